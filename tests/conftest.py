@@ -1,0 +1,52 @@
+"""What the tests share: one real Kafka broker a run, and fresh topics a test."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+
+import pytest
+
+from consumer.local import LocalKafka
+
+PARTITIONS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names of one test's topics."""
+
+    jobs: str
+    predictions: str
+    dead_letters: str
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[LocalKafka]:
+    """One node, started at the first test that asks for it."""
+    with LocalKafka() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def topics(kafka: LocalKafka) -> Topics:
+    """Three topics of two partitions each that no other test knows."""
+    return fresh_topics(kafka)
+
+
+def fresh_topics(kafka: LocalKafka) -> Topics:
+    """Create three topics of two partitions each, under names never used before."""
+    run = uuid.uuid4().hex[:12]
+    names = Topics(f"jobs-{run}", f"predictions-{run}", f"dead-letters-{run}")
+    create_topics(kafka, *astuple(names))
+    return names
+
+
+def create_topics(cluster: LocalKafka, *names: str, partitions: int = PARTITIONS) -> None:
+    """Create topics with the default replication of the cluster; they can be used on return."""
+    from kafka import KafkaAdminClient
+
+    admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap_servers)
+    try:
+        admin.create_topics({name: {"num_partitions": partitions} for name in names}, wait_for_metadata=True)
+    finally:
+        admin.close()
