@@ -1,0 +1,87 @@
+"""Micro-batches: per model and version, in order; models take turns."""
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from consumer.models.runtime import Loaded
+from consumer.pipeline.job import Bound, Job
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Jobs that go through one model in one call. It pins its model for its life."""
+
+    model: Loaded
+    jobs: tuple[Job, ...]
+    bounds: tuple[Bound, ...]
+
+
+class Batcher:
+    """Jobs waiting for the inference thread.
+
+    A batch is the longest run of jobs from the head of a model's queue that share a layout and fit into `max_rows`:
+    never reordered, so that the predictions of a model come out in the order of its jobs. A single job larger than
+    `max_rows` goes alone. With `max_delay_s` of 0 a batch is ready as soon as there is a job; otherwise once it is full
+    or its first job has waited that long.
+    """
+
+    def __init__(self, *, max_rows: int, max_delay_s: float) -> None:
+        self._max_rows = max_rows
+        self._max_delay_s = max_delay_s
+        self._queues: OrderedDict[Loaded, _Queue] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(len(queue.jobs) for queue in self._queues.values())
+
+    def add(self, job: Job, model: Loaded, bound: Bound, now: float) -> None:
+        """Queue a job for `model`. `now` is a monotonic time in seconds, as everywhere here."""
+        queue = self._queues.get(model)
+        if queue is None:
+            queue = self._queues[model] = _Queue(deque())
+        queue.jobs.append((job, bound, now))
+        queue.rows += bound.rows
+
+    def next(self, now: float, *, flush: bool = False) -> Batch | None:
+        """The next batch that is ready, or None. `flush` does not wait for company."""
+        for model, queue in self._queues.items():
+            if flush or self._ready(queue, now):
+                batch = self._take(model, queue)
+                # The model goes to the end of the line: the others have their turn first.
+                del self._queues[model]
+                if queue.jobs:
+                    self._queues[model] = queue
+                return batch
+        return None
+
+    def clear(self) -> list[Batch]:
+        """Give everything back, as batches, in order."""
+        taken = []
+        while batch := self.next(0.0, flush=True):
+            taken.append(batch)
+        return taken
+
+    def _ready(self, queue: "_Queue", now: float) -> bool:
+        return queue.rows >= self._max_rows or now - queue.jobs[0][2] >= self._max_delay_s
+
+    def _take(self, model: Loaded, queue: "_Queue") -> Batch:
+        # A model of a fixed number of rows takes one job a call.
+        room = self._max_rows if model.signature.rows is None else 0
+        jobs: list[Job] = []
+        bounds: list[Bound] = []
+        layout = queue.jobs[0][1].layout
+        while queue.jobs:
+            job, bound, _ = queue.jobs[0]
+            if jobs and (bound.rows > room or bound.layout != layout):
+                break
+            queue.jobs.popleft()
+            queue.rows -= bound.rows
+            room -= bound.rows
+            jobs.append(job)
+            bounds.append(bound)
+        return Batch(model, tuple(jobs), tuple(bounds))
+
+
+@dataclass(slots=True)
+class _Queue:
+    jobs: deque[tuple[Job, Bound, float]]
+    rows: int = 0

@@ -1,0 +1,336 @@
+"""Every option, once: name, type, default, one sentence.
+
+Strongest first: the environment (`LOADONCE_*`), a `.env` file in the working directory, the TOML file named by
+`--config` (lower-case names without the prefix), the defaults here.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from consumer.exits import Exit, FatalError
+from schemas.limits import Limits
+
+PREFIX = "LOADONCE_"
+DOTENV = Path(".env")
+
+_SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")  # org.apache.kafka.common.internals.Topic
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _server(value: str) -> str:
+    match = _SERVER.fullmatch(value)
+    if not match or not 0 < int(match[2]) < 65_536:
+        raise ValueError("each server is host:port")
+    return value
+
+
+def _model(value: str) -> str:
+    if not _MODEL.fullmatch(value):
+        raise ValueError("a model's name is a letter or digit, then up to 127 letters, digits, '.', '_' or '-'")
+    return value
+
+
+def _topic(value: str) -> str:
+    if not _TOPIC.fullmatch(value) or value in {".", ".."}:
+        raise ValueError("a topic's name is 1 to 249 letters, digits, '.', '_' or '-'")
+    return value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Server = Annotated[str, AfterValidator(_server)]
+ModelName = Annotated[str, AfterValidator(_model)]
+Topic = Annotated[str, AfterValidator(_topic)]
+Listed = (NoDecode, BeforeValidator(_split))
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """The options of `loadonce`, checked."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=DOTENV, env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    bootstrap_servers: Annotated[tuple[Server, ...], *Listed] = Field(
+        ("localhost:9092",), min_length=1, description="Kafka brokers to start from: host:port, comma-separated."
+    )
+    group_id: str = Field("loadonce", min_length=1, max_length=249, description="The consumer group of all replicas.")
+    jobs_topic: Topic = Field("inference.jobs", description="Topic the jobs are read from.")
+    predictions_topic: Topic = Field("inference.predictions", description="Topic the predictions are published to.")
+    dead_letters_topic: Topic = Field("inference.dead-letters", description="Topic of jobs that have no prediction.")
+    model_store: Path = Field(Path("models"), description="Folder of the models: <model>/<version>/ in it.")
+    preload: Annotated[tuple[ModelName, ...], *Listed] = Field(
+        (), description="Models to load before joining the group, comma-separated; none: the default model, if any."
+    )
+    default_model: ModelName | None = Field(None, description="Model of the jobs that have no model-key header.")
+    delivery: Literal["at-least-once", "exactly-once"] = Field(
+        "at-least-once", description="How often a job may be answered; exactly-once is not available yet."
+    )
+    auto_offset_reset: Literal["earliest", "latest"] = Field(
+        "earliest", description="Where a group without committed offsets begins."
+    )
+    max_batch_rows: int = Field(256, ge=1, le=65_536, description="Rows that go through a model in one call.")
+    max_batch_delay_ms: float = Field(
+        0, ge=0, le=60_000, description="How long a job may wait for company; 0: it leaves when the model is free."
+    )
+    cache_models: int = Field(16, ge=1, le=100_000, description="Models kept loaded at once, preloaded ones included.")
+    cache_bytes: ByteSize = Field(
+        ByteSize(4 * 1024**3), gt=0, description="Bytes of loaded models kept at once (as 4GiB)."
+    )
+    load_attempts: int = Field(4, ge=1, le=1000, description="How often loading is tried where the failure may pass.")
+    load_backoff_s: Seconds = Field(0.5, description="Wait after a first failed load, doubled each time, with jitter.")
+    load_backoff_max_s: Seconds = Field(30, description="The longest wait between two tries to load.")
+    trusted_h5_models: Annotated[tuple[ModelName, ...], *Listed] = Field(
+        (), description="Models whose legacy .h5 file may hold code (Lambda layers): opening one runs it."
+    )
+    store_poll_s: Seconds = Field(5, description="How often the model store is looked at.")
+    max_in_flight_jobs: int = Field(
+        10_000, ge=1, description="Jobs read and not yet answered, past which reading pauses."
+    )
+    max_in_flight_bytes: ByteSize = Field(
+        ByteSize(256 * 1024**2), gt=0, description="Bytes of jobs read and not yet answered, past which reading pauses."
+    )
+    max_parked_jobs: int = Field(
+        2_000, ge=1, description="Jobs waiting for a model to load, past which their partitions pause."
+    )
+    max_job_bytes: ByteSize = Field(
+        ByteSize(Limits().body_bytes), gt=0, le=1024**3, description="Bytes of a job's value, past which: too-large."
+    )
+    max_job_header_bytes: ByteSize = Field(
+        ByteSize(Limits().header_bytes),
+        gt=0,
+        le=1024**3,
+        description="Bytes of a job's headers, past which: too-large.",
+    )
+    max_job_tensors: int = Field(
+        Limits().tensors, ge=1, le=1024, description="Tensors of a job, past which: too-large."
+    )
+    max_job_rows: int = Field(Limits().rows, ge=1, description="Rows of a job, past which: too-large.")
+    max_job_rank: int = Field(
+        Limits().rank, ge=1, le=32, description="Dimensions of a job's tensors, past which: too-large."
+    )
+    commit_interval_s: Seconds = Field(1, description="How often offsets are committed.")
+    drain_s: Seconds = Field(20, description="How long a stop may take to finish the jobs in hand.")
+    http_host: str = Field("127.0.0.1", min_length=1, description="Address of /livez and /readyz; 0.0.0.0 for all.")
+    http_port: int = Field(8080, ge=0, le=65_535, description="Port of /livez and /readyz; 0: any free one, logged.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="How logs are written; auto: console on a terminal, json elsewhere."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="The least level that is logged."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How the brokers are spoken to."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="How to log in, where the protocol is SASL."
+    )
+    sasl_username: str | None = Field(None, description="User to log in as.")
+    sasl_password: SecretStr | None = Field(None, description="Password to log in with.")
+    ssl_cafile: Path | None = Field(
+        None, description="PEM file of the authorities that sign the brokers' certificates."
+    )
+    ssl_certfile: Path | None = Field(None, description="PEM file of the client's own certificate.")
+    ssl_keyfile: Path | None = Field(None, description="PEM file of the client's private key.")
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 - the TOML file's values come as init arguments, weaker than all else
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings calls with all five
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, dotenv_settings, init_settings
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.delivery == "exactly-once":
+            raise _Conflict("delivery", "not available yet; use at-least-once")
+        if len({self.jobs_topic, self.predictions_topic, self.dead_letters_topic}) < 3:
+            raise _Conflict("jobs_topic", "jobs, predictions and dead letters need a topic each")
+        if self.load_backoff_max_s < self.load_backoff_s:
+            raise _Conflict("load_backoff_max_s", f"less than {env_name('load_backoff_s')}={self.load_backoff_s:g}")
+        if len(self.models_to_preload) > self.cache_models:
+            raise _Conflict("cache_models", f"fewer than the {len(self.models_to_preload)} models to preload")
+        if self.security_protocol.startswith("SASL"):
+            for name in ("sasl_mechanism", "sasl_username", "sasl_password"):
+                if getattr(self, name) is None:
+                    raise _Conflict(name, f"needed with {env_name('security_protocol')}={self.security_protocol}")
+        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise _Conflict(name, "no such file")
+        return self
+
+    @property
+    def models_to_preload(self) -> tuple[str, ...]:
+        """PRELOAD, or the default model where that is empty; each name once."""
+        names = self.preload or ((self.default_model,) if self.default_model else ())
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def limits(self) -> Limits:
+        """How large a job may be. An element is a byte at least, so bytes bound the elements."""
+        return Limits(
+            body_bytes=self.max_job_bytes,
+            header_bytes=self.max_job_header_bytes,
+            tensors=self.max_job_tensors,
+            rows=self.max_job_rows,
+            rank=self.max_job_rank,
+            elements=self.max_job_bytes,
+        )
+
+
+class _Conflict(ValueError):  # noqa: N818 - never raised out of here: pydantic wraps it
+    """An option that does not fit the others."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option as `config show` and the reference have it. `value` and `default` are text, secrets masked."""
+
+    name: str
+    value: str
+    default: str
+    description: str
+
+
+def env_name(option: str) -> str:
+    """`max_batch_rows` -> `LOADONCE_MAX_BATCH_ROWS`."""
+    return PREFIX + option.upper()
+
+
+def load(config: Path | None = None) -> Settings:
+    """Read the options, or raise FatalError (78, or 66 for a missing file) naming the first that cannot be."""
+    file = _read_toml(config) if config else {}
+    _refuse_unknown(config, file)
+    try:
+        return Settings(**file)
+    except ValidationError as error:
+        raise FatalError(Exit.CONFIG, _first_problem(error, config, file)) from None
+
+
+def describe(settings: Settings) -> list[Option]:
+    """All options in the order of their definition."""
+    return [
+        Option(
+            env_name(name),
+            _text(getattr(settings, name)),
+            _text(field.get_default(call_default_factory=False)),
+            field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def named(settings: Settings, option: str) -> str:
+    """`LOADONCE_NAME=value`, as messages name an option; secrets masked."""
+    return f"{env_name(option)}={_one_line(_text(getattr(settings, option)))}"
+
+
+def _text(value: object) -> str:
+    match value:
+        case None | SecretStr():
+            return "" if value is None else "********"
+        case tuple():
+            return ",".join(map(str, value))
+        case ByteSize():
+            return value.human_readable(decimal=False, separator="") if value % 1024 == 0 else str(int(value))
+        case float():
+            return f"{value:g}"
+    return str(value)
+
+
+def _one_line(value: object) -> str:
+    text = "".join(char if char.isprintable() else "?" for char in str(value))
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise FatalError(Exit.STORE_MISSING, f"--config {_one_line(path)}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FatalError(Exit.CONFIG, f"--config {_one_line(path)}: {_one_line(error)}") from None
+
+
+def _refuse_unknown(config: Path | None, file: dict[str, Any]) -> None:
+    options = list(Settings.model_fields)
+    known = {env_name(option) for option in options}
+    in_dotenv = dotenv_values(DOTENV) if DOTENV.is_file() else {}
+    for where, names in (("", os.environ), (" (in .env)", in_dotenv)):
+        for name in names:
+            if name.upper().startswith(PREFIX) and name.upper() not in known:
+                value = _one_line(names[name] if "PASSWORD" not in name.upper() else "********")
+                raise FatalError(
+                    Exit.CONFIG, f"{_one_line(name)}={value}{where}: no such option{_nearest(name.upper(), known)}"
+                )
+    for name in file:
+        if name not in options:
+            raise FatalError(
+                Exit.CONFIG, f"{_one_line(name)} (in {_one_line(config)}): no such option{_nearest(name, options)}"
+            )
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else "; `loadonce config show` lists them all"
+
+
+def _first_problem(error: ValidationError, config: Path | None, file: dict[str, Any]) -> str:
+    problem = error.errors()[0]
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, _Conflict):
+        option, value = cause.option, _source(cause.option)
+    else:
+        option = str(problem["loc"][0]) if problem["loc"] else "?"
+        value = _source(option)
+    if value is None and option in file:
+        return f"{option}={_hide(option, file[option])} (in {_one_line(config)}): {_message(problem, cause)}"
+    if value is None:
+        default = Settings.model_fields[option].get_default(call_default_factory=False)
+        value = _text(cast("object", default))
+    return f"{env_name(option)}={_hide(option, value)}: {_message(problem, cause)}"
+
+
+def _message(problem: Any, cause: object) -> str:
+    text = str(cause) if cause else str(problem["msg"])
+    return _one_line(text[:1].lower() + text[1:])
+
+
+def _hide(option: str, value: object) -> str:
+    return "********" if Settings.model_fields[option].annotation == SecretStr | None else _one_line(value)
+
+
+def _source(option: str) -> str | None:
+    name = env_name(option)
+    in_dotenv = dotenv_values(DOTENV) if DOTENV.is_file() else {}
+    for names in (os.environ, in_dotenv):
+        for have in names:
+            if have.upper() == name:
+                return names[have]
+    return None
