@@ -1,0 +1,121 @@
+"""The composition root: builds the parts from the settings, owns their lifetimes, runs the loop."""
+
+import os
+import signal
+import socket
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from types import FrameType
+
+from consumer.delivery.connection import require_fast_crc
+from consumer.delivery.offsets import Offsets
+from consumer.delivery.sink import Sink
+from consumer.delivery.source import Source
+from consumer.delivery.topics import check_topics
+from consumer.exits import Exit, FatalError
+from consumer.inference import Inference
+from consumer.loop import Loop
+from consumer.models.errors import PreloadError
+from consumer.models.serving import Serving
+from consumer.observe import http, logs
+from consumer.observe.status import Status
+from consumer.observe.told import LoopTold, ModelsTold
+from consumer.pipeline.job import Job
+from consumer.settings import Settings, named
+
+# Preloading ends with the loader's own retries; this bounds a store or a model that does not answer at all.
+PRELOAD_S = 600.0
+CLOSE_S = 3.0
+
+
+def run(settings: Settings) -> Exit:
+    """Serve until SIGTERM or SIGINT. FatalError says in one line why that cannot be, or can no longer be."""
+    logs.configure(settings.log_format, settings.log_level)
+    stop = _Stop()
+    try:
+        _serve(settings, stop)
+    except _StoppedWhileStarting:
+        logs.logger().info("stopped before the loop began")
+    return Exit.OK
+
+
+def _serve(settings: Settings, stop: "_Stop") -> None:
+    require_fast_crc()
+    if not settings.model_store.is_dir():
+        raise FatalError(
+            Exit.STORE_MISSING, f"{named(settings, 'model_store')}: no such folder; `loadonce models add` makes one"
+        )
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    clock = time.monotonic
+    log = logs.logger()
+    log.info("starting", consumer=name, store=str(settings.model_store), group=settings.group_id)
+    check_topics(settings)  # before TensorFlow is imported: what cannot work is said at once
+    status = Status(clock)
+    with ExitStack() as stack:
+        port = stack.enter_context(http.serving(status, settings.http_host, settings.http_port))
+        log.info("http listening", host=settings.http_host, port=port)
+        serving = Serving(
+            settings.model_store,
+            poll_s=settings.store_poll_s,
+            cache_models=settings.cache_models,
+            cache_bytes=settings.cache_bytes,
+            load_attempts=settings.load_attempts,
+            load_backoff_s=settings.load_backoff_s,
+            load_backoff_max_s=settings.load_backoff_max_s,
+            trusted_h5=frozenset(settings.trusted_h5_models),
+            events=ModelsTold(),
+            clock=clock,
+        )
+        stack.callback(serving.close, CLOSE_S)
+        try:
+            serving.preload(settings.models_to_preload, PRELOAD_S)
+        except PreloadError as error:
+            option = "preload" if settings.preload else "default_model"
+            raise FatalError(
+                Exit.CONFIG, f"{named(settings, option)}: {error.name} cannot be loaded: {error.failure.message}"
+            ) from None
+        offsets = Offsets()
+        sink: Sink[Job] = Sink(settings, name, clock)
+        stack.callback(sink.close, CLOSE_S)
+        source = Source(settings, name, offsets)
+        stack.callback(source.close, CLOSE_S)
+        inference = Inference()
+        stack.callback(inference.close, CLOSE_S)
+        loop = Loop(
+            settings,
+            source=source,
+            sink=sink,
+            offsets=offsets,
+            serving=serving,
+            inference=inference,
+            events=LoopTold(status, clock),
+            name=name,
+            clock=clock,
+            wall_clock=time.time,
+        )
+        status.snapshot = replace(status.snapshot, phase="running", turned=clock())
+        stop.starting = False
+        source.join()
+        loop.run(lambda: stop.asked)
+
+
+class _StoppedWhileStarting(BaseException):
+    """A signal came before there was a loop to drain."""
+
+
+class _Stop:
+    """SIGTERM and SIGINT: the first asks the loop to drain, the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.starting = True
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        if self.starting:
+            raise _StoppedWhileStarting

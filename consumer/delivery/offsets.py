@@ -1,0 +1,130 @@
+"""Which offset may be committed: the lowest of a partition's jobs that is not yet acknowledged."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+
+class PartitionOffsets:
+    """The jobs of one assignment of one partition: taken in order, done in any.
+
+    `epoch` names the assignment. `committable` is the offset to commit (Kafka: of the next job to read), None while
+    there is nothing to say; every job below it is done. `committed` is the last that the broker has confirmed. `size`
+    counts the bytes of the jobs in hand, `len()` the jobs.
+    """
+
+    __slots__ = ("_done", "_open", "committable", "committed", "epoch", "size")
+
+    def __init__(self, epoch: int, *, committable: int | None = None, committed: int | None = None) -> None:
+        self.epoch = epoch
+        self.committable = committable
+        self.committed = committed
+        self.size = 0
+        self._open: deque[int] = deque()
+        self._done: set[int] = set()
+
+    def __len__(self) -> int:
+        """Jobs taken and not yet done."""
+        return len(self._open) - len(self._done)
+
+    def read_from(self, offset: int) -> None:
+        """Records from here on have been read; nothing of them is done."""
+        if self.committable is None:
+            self.committable = offset
+
+    def taken(self, offset: int, size: int) -> None:
+        """A job of what was read is in hand. Offsets of one assignment only grow, with gaps where the log has them."""
+        self._open.append(offset)
+        self.size += size
+
+    def done(self, offset: int, size: int) -> None:
+        """A job's prediction or dead letter was acknowledged."""
+        self.size -= size
+        opened = self._open
+        if opened[0] != offset:
+            self._done.add(offset)
+            return
+        opened.popleft()
+        done = self._done
+        while opened and opened[0] in done:
+            offset = opened.popleft()
+            done.remove(offset)
+        self.committable = opened[0] if opened else offset + 1
+
+
+class Offsets:
+    """The partitions this consumer owns. An answer to a job of an earlier epoch finds no partition of that epoch."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[int, PartitionOffsets] = {}
+        self._epoch = 0
+
+    @property
+    def partitions(self) -> list[int]:
+        """The partitions owned, in order."""
+        return sorted(self._partitions)
+
+    @property
+    def jobs_in_hand(self) -> int:
+        """Jobs taken and not yet done."""
+        return sum(map(len, self._partitions.values()))
+
+    @property
+    def bytes_in_hand(self) -> int:
+        """Bytes of the jobs taken and not yet done."""
+        return sum(owned.size for owned in self._partitions.values())
+
+    def of(self, partition: int) -> PartitionOffsets | None:
+        """The partition's current assignment, or None where it is not owned."""
+        return self._partitions.get(partition)
+
+    def assign(self, partitions: Iterable[int]) -> None:
+        """Own these partitions from now on, each in a new epoch."""
+        for partition in partitions:
+            self._partitions[partition] = PartitionOffsets(self._next_epoch())
+
+    def revoke(self, partitions: Iterable[int]) -> None:
+        """Own these partitions no more."""
+        for partition in partitions:
+            self._partitions.pop(partition, None)
+
+    def restart(self) -> dict[int, int]:
+        """Forget every job in hand; the offset to read each partition from again, where it has been read at all."""
+        for partition, owned in self._partitions.items():
+            self._partitions[partition] = PartitionOffsets(
+                self._next_epoch(), committable=owned.committable, committed=owned.committed
+            )
+        return {
+            partition: owned.committable
+            for partition, owned in self._partitions.items()
+            if owned.committable is not None
+        }
+
+    def current(self, partition: int, epoch: int) -> bool:
+        """Whether work of this epoch is still this consumer's."""
+        owned = self._partitions.get(partition)
+        return owned is not None and owned.epoch == epoch
+
+    def done(self, partition: int, epoch: int, offset: int, size: int) -> None:
+        """A job was answered; dropped where its epoch has passed."""
+        owned = self._partitions.get(partition)
+        if owned is not None and owned.epoch == epoch:
+            owned.done(offset, size)
+
+    def to_commit(self) -> dict[int, int]:
+        """Partition -> offset, where it has moved since the last commit that was confirmed. Safe from any thread."""
+        return {
+            partition: owned.committable
+            for partition, owned in list(self._partitions.items())
+            if owned.committable is not None and owned.committable != owned.committed
+        }
+
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        """The broker confirmed a commit."""
+        for partition, offset in offsets.items():
+            owned = self._partitions.get(partition)
+            if owned is not None:
+                owned.committed = offset
+
+    def _next_epoch(self) -> int:
+        self._epoch += 1
+        return self._epoch

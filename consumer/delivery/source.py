@@ -1,0 +1,175 @@
+"""Where jobs come from: poll, pause, rebalance, commit."""
+
+from collections.abc import Iterable, Mapping
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import (
+    AuthorizationError,
+    CommitFailedError,
+    CorruptRecordError,
+    IllegalStateError,
+    KafkaError,
+    RebalanceInProgressError,
+)
+from kafka.structs import MemberState
+
+from consumer.delivery.connection import explained, for_consumer
+from consumer.delivery.offsets import Offsets
+from consumer.exits import Exit, FatalError
+from consumer.settings import Settings, named
+
+COMMIT_TIMEOUT_MS = 5_000
+POSITION_TIMEOUT_MS = 5_000
+
+
+class Source:
+    """The jobs topic as a member of the group sees it.
+
+    `offsets` follows the assignment: partitions come and go in it inside `poll` and nowhere else, each assignment in an
+    epoch of its own.
+    """
+
+    def __init__(self, settings: Settings, client_id: str, offsets: Offsets) -> None:
+        self._settings = settings
+        self._topic = settings.jobs_topic
+        self._offsets = offsets
+        self._changes: SimpleQueue[tuple[str, list[int]]] = SimpleQueue()
+        with explained(settings):
+            self._consumer = KafkaConsumer(**for_consumer(settings, client_id))
+
+    def join(self) -> None:
+        """Ask to be a member of the group; the assignment comes while polling."""
+        self._consumer.subscribe([self._topic], listener=_Listener(self._consumer, self._offsets, self._changes))
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given this member its part, be it an empty one."""
+        return bool(self._consumer.group_metadata().state == MemberState.STABLE)
+
+    def poll(self, timeout_s: float) -> list[list[Any]]:
+        """What has come: for each partition its records (kafka-python's ConsumerRecord), in offset order.
+
+        Waits for at most `timeout_s` seconds where nothing has. Only records of the current assignment are given.
+        """
+        self._follow()
+        try:
+            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+        except CorruptRecordError:
+            raise FatalError(
+                Exit.SOFTWARE, f"{named(self._settings, 'jobs_topic')}: a record that the client cannot read"
+            ) from None
+        except AuthorizationError as error:
+            raise FatalError(
+                Exit.REFUSED, f"{named(self._settings, 'jobs_topic')}: not allowed: {type(error).__name__}"
+            ) from None
+        reassigned = self._follow()
+        current = []
+        for partition, records in polled.items():
+            owned = self._offsets.of(partition.partition)
+            if owned is None:
+                continue
+            if partition.partition in reassigned and self._position(partition) != records[-1].offset + 1:
+                continue  # read under the assignment before: they come again
+            owned.read_from(records[0].offset)
+            current.append(records)
+        return current
+
+    def pause_only(self, partitions: Iterable[int]) -> None:
+        """Read from all partitions owned but these."""
+        wanted = {TopicPartition(self._topic, partition) for partition in partitions}
+        paused = self._consumer.paused()
+        if wanted == paused:
+            return
+        assigned = self._consumer.assignment()
+        self._consumer.pause(*(wanted - paused) & assigned)
+        self._consumer.resume(*(paused - wanted) & assigned)
+
+    def commit(self) -> bool:
+        """Commit what may be committed of the partitions still owned; False where it has to be tried again."""
+        assigned = self._consumer.assignment()
+        offsets = {
+            partition: offset
+            for partition, offset in self._offsets.to_commit().items()
+            if TopicPartition(self._topic, partition) in assigned
+        }
+        if not offsets:
+            return True
+        try:
+            self._consumer.commit(_as_kafka(self._topic, offsets), timeout_ms=COMMIT_TIMEOUT_MS)
+        except CommitFailedError:
+            return True  # no longer a member: the rebalance that follows takes the partitions away
+        except RebalanceInProgressError:
+            return False
+        except AuthorizationError as error:
+            raise FatalError(
+                Exit.REFUSED, f"{named(self._settings, 'group_id')}: not allowed: {type(error).__name__}"
+            ) from None
+        except KafkaError:
+            return False
+        self._offsets.committed(offsets)
+        return True
+
+    def rewind(self) -> None:
+        """Read every owned partition again from its first job that is not done; all that is in hand is forgotten."""
+        self._follow()
+        assigned = self._consumer.assignment()
+        for number, offset in self._offsets.restart().items():
+            partition = TopicPartition(self._topic, number)
+            if partition in assigned:
+                self._consumer.seek(partition, offset)
+
+    def close(self, timeout_s: float) -> None:
+        """Leave the group."""
+        self._consumer.close(autocommit=False, timeout_ms=int(timeout_s * 1000))
+
+    def _follow(self) -> set[int]:
+        """Bring `offsets` up to the assignment; the partitions that were assigned anew."""
+        reassigned: set[int] = set()
+        while True:
+            try:
+                change, partitions = self._changes.get_nowait()
+            except Empty:
+                return reassigned
+            if change == "assigned":
+                self._offsets.assign(partitions)
+                reassigned.update(partitions)
+            else:
+                self._offsets.revoke(partitions)
+
+    def _position(self, partition: TopicPartition) -> int | None:
+        try:
+            position: int | None = self._consumer.position(partition, timeout_ms=POSITION_TIMEOUT_MS)
+        except (IllegalStateError, KafkaError):
+            return None
+        return position
+
+
+class _Listener(ConsumerRebalanceListener):
+    """Runs on the client's I/O thread, where nothing may wait: it commits without waiting, and leaves a note."""
+
+    def __init__(self, consumer: Any, offsets: Offsets, changes: SimpleQueue[tuple[str, list[int]]]) -> None:
+        self._consumer = consumer
+        self._offsets = offsets
+        self._changes = changes
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._changes.put(("assigned", [partition.partition for partition in assigned]))
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        partitions = {partition.partition: partition.topic for partition in revoked}
+        offsets = {number: offset for number, offset in self._offsets.to_commit().items() if number in partitions}
+        if offsets:
+            topic = next(iter(partitions.values()))
+            self._consumer.commit_async(_as_kafka(topic, offsets))
+        self._changes.put(("revoked", list(partitions)))
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self._changes.put(("lost", [partition.partition for partition in lost]))
+
+
+def _as_kafka(topic: str, offsets: Mapping[int, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {
+        TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()
+    }

@@ -1,0 +1,254 @@
+"""The loop: while running: poll -> decode -> route -> batch -> predict -> publish -> commit.
+
+Everything here runs on one thread, the only one that calls the Kafka clients. TensorFlow runs on the inference thread,
+models are opened on the loader's; the loop waits for neither.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from consumer.delivery.dead_letters import dead_letter
+from consumer.delivery.offsets import Offsets
+from consumer.delivery.pressure import Pressure
+from consumer.delivery.sink import Sink, SinkFailedError
+from consumer.delivery.source import Source
+from consumer.events import LoopEvents
+from consumer.exits import Exit, FatalError
+from consumer.inference import Inference, Predicted
+from consumer.models.runtime import Loaded
+from consumer.models.serving import Serving
+from consumer.pipeline.batch import Batch, Batcher
+from consumer.pipeline.bind import bind
+from consumer.pipeline.decode import decode
+from consumer.pipeline.encode import encode, too_large
+from consumer.pipeline.job import Job
+from consumer.pipeline.parking import Parking
+from consumer.settings import Settings
+from schemas.reasons import Failure
+
+IDLE_S = 0.2  # poll() cannot be woken: a stop is noticed this late
+BUSY_S = 0.005  # how long to wait for the inference thread, a model or an acknowledgement before looking elsewhere
+REVIVE_S = 2.0  # between two tries to make a producer
+
+
+class Loop:
+    """Jobs in, exactly one prediction or dead letter each out."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        source: Source,
+        sink: Sink[Job],
+        offsets: Offsets,
+        serving: Serving,
+        inference: Inference,
+        events: LoopEvents,
+        name: str,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._limits = settings.limits
+        self._source = source
+        self._sink = sink
+        self._offsets = offsets
+        self._serving = serving
+        self._inference = inference
+        self._events = events
+        self._name = name
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._batcher = Batcher(max_rows=settings.max_batch_rows, max_delay_s=settings.max_batch_delay_ms / 1000)
+        self._parking = Parking()
+        self._too_many_jobs = Pressure(settings.max_in_flight_jobs)
+        self._too_many_bytes = Pressure(settings.max_in_flight_bytes)
+        self._too_many_parked = Pressure(settings.max_parked_jobs)
+        self._reading = True
+        self._sending = True
+        self._draining = False
+        self._next_commit = 0.0
+        self._next_revival = 0.0
+        self._told: tuple[list[int], bool] | None = None
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Go round until `stopping`, then finish what is in hand within DRAIN_S, and commit it."""
+        while not stopping():
+            self.turn()
+        self._drain()
+
+    def turn(self) -> None:
+        """Once round."""
+        try:
+            polled = self._source.poll(self._patience())
+            self._take(polled)
+            self._unpark(self._serving.poll())
+            self._dispatch()
+            self._publish(self._inference.collect(0 if polled else BUSY_S))
+            self._settle()
+        except SinkFailedError as error:
+            self._replay(error)
+        self._regulate()
+        self._events.turned(self._clock())
+
+    # poll, decode, route -------------------------------------------------------------------------------------------
+
+    def _take(self, polled: list[list[Any]]) -> None:
+        now_ms = int(self._wall_clock() * 1000)
+        default_model, limits = self._settings.default_model, self._limits
+        for records in polled:
+            owned = self._offsets.of(records[0].partition)
+            assert owned is not None  # noqa: S101 - the source gives only records of partitions that are owned
+            for record in records:
+                job, failure = decode(record, owned.epoch, now_ms=now_ms, limits=limits, default_model=default_model)
+                owned.taken(record.offset, job.size)
+                if failure is None:
+                    self._route(job)
+                else:
+                    self._bury(job, failure)
+
+    def _route(self, job: Job) -> None:
+        routing = job.routing
+        assert routing.model_key is not None  # noqa: S101 - decode gives the default or fails the job
+        model = self._serving.resolve(routing.model_key, routing.version, routing.alias)
+        if model is None:
+            self._parking.park(routing.model_key, job)
+        elif isinstance(model, Failure):
+            self._bury(job, model)
+        else:
+            self._queue(job, model)
+
+    def _queue(self, job: Job, model: Loaded) -> None:
+        request = job.request
+        bound = request if isinstance(request, Failure) else bind(request, model.signature)
+        if isinstance(bound, Failure):
+            self._bury(job, bound)
+        else:
+            model.retain()
+            self._batcher.add(job, model, bound, self._clock())
+
+    def _unpark(self, models: Iterable[str]) -> None:
+        for job in list(self._parking.leave(models)):
+            if self._offsets.current(job.record.partition, job.epoch):
+                self._route(job)
+
+    # batch, predict, publish ---------------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        while self._inference.has_room:
+            batch = self._batcher.next(self._clock(), flush=self._draining)
+            if batch is None:
+                return
+            self._inference.submit(batch)
+
+    def _publish(self, predicted: list[Predicted]) -> None:
+        _release(done.batch for done in predicted)
+        topic = self._sink.topics.predictions
+        for done in predicted:
+            for answers in done.answers:
+                for job, out in encode(done.batch.model, answers):
+                    if isinstance(out, Failure):
+                        self._bury(job, out)
+                    elif self._offsets.current(job.record.partition, job.epoch) and not self._sink.send(
+                        topic, out.key, out.value, out.headers, near=job.record.partition, token=job
+                    ):
+                        self._bury(job, too_large(topic.record_limit))
+
+    def _bury(self, job: Job, failure: Failure) -> None:
+        record = job.record
+        if not self._offsets.current(record.partition, job.epoch):
+            return
+        position = f"{record.topic}/{record.partition}/{record.offset}"
+        topic = self._sink.topics.dead_letters
+        key, value, headers = dead_letter(
+            key=record.key,
+            value=record.value,
+            headers=record.headers,
+            position=position,
+            failure=failure,
+            failed_at_ms=int(self._wall_clock() * 1000),
+            consumer=self._name,
+            limit=topic.record_limit,
+        )
+        if not self._sink.send(topic, key, value, headers, near=record.partition, token=job):
+            raise FatalError(
+                Exit.CONFIG, f"{topic.name}: its max.message.bytes of {topic.record_limit} holds no dead letter at all"
+            )
+        self._events.dead_letter(job.routing.model_key, failure, position)
+
+    # acknowledge, commit -------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        done = self._offsets.done
+        for job in self._sink.acknowledged():
+            record = job.record
+            done(record.partition, job.epoch, record.offset, job.size)
+        now = self._clock()
+        if now >= self._next_commit:
+            self._next_commit = now + self._settings.commit_interval_s
+            self._source.commit()
+            told = (self._offsets.partitions, self._source.joined)
+            if told != self._told:
+                self._told = told
+                self._events.assigned(told[0], joined=told[1])
+
+    # how much may be in hand, and what goes wrong ------------------------------------------------------------------
+
+    def _patience(self) -> float:
+        """How long poll() may wait: not at all while there is something else to do."""
+        if self._inference.pending or self._draining:
+            return 0
+        waiting = len(self._batcher) or len(self._parking) or not self._reading
+        return BUSY_S if waiting else IDLE_S
+
+    def _regulate(self) -> None:
+        if not self._sending:
+            self._revive()
+        jobs, size = self._offsets.jobs_in_hand, self._offsets.bytes_in_hand
+        full = self._too_many_jobs.high(jobs) | self._too_many_bytes.high(size)
+        self._reading = self._sending and not full and not self._draining
+        if not self._reading:
+            self._source.pause_only(self._offsets.partitions)
+        elif self._too_many_parked.high(len(self._parking)):
+            self._source.pause_only(self._parking.partitions)
+        else:
+            self._source.pause_only(())
+
+    def _replay(self, error: SinkFailedError) -> None:
+        """Forget what is in hand and read it again: what was sent and not acknowledged may be lost."""
+        if self._sending:
+            self._events.sink_failed(str(error))
+        self._sending = False
+        _release(self._batcher.clear())
+        self._parking.clear()
+        self._source.rewind()
+
+    def _revive(self) -> None:
+        if self._clock() < self._next_revival:
+            return
+        try:
+            self._sink.rebuild()
+        except FatalError as error:
+            if error.exit_code is not Exit.UNAVAILABLE:
+                raise
+            self._next_revival = self._clock() + REVIVE_S
+        else:
+            self._sending = True
+            self._events.sink_recovered()
+
+    def _drain(self) -> None:
+        """Answer what is in hand, but for what waits for a model: that is read again by whoever comes next."""
+        self._draining = True
+        self._parking.clear()
+        deadline = self._clock() + self._settings.drain_s
+        self._events.draining(self._offsets.jobs_in_hand)
+        while (self._inference.pending or len(self._batcher) or len(self._sink)) and self._clock() < deadline:
+            self.turn()
+        self._source.commit()
+        self._events.drained(self._offsets.jobs_in_hand)
+
+
+def _release(batches: Iterable[Batch]) -> None:
+    for batch in batches:
+        for _ in batch.jobs:
+            batch.model.release()

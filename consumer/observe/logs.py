@@ -1,0 +1,55 @@
+"""Logs: structlog, as JSON lines or for a terminal, on standard error."""
+
+import logging
+import sys
+from typing import Any, Literal
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+# At DEBUG kafka-python logs keys, values and headers of the records it sends: payloads never reach a log.
+_CAPPED = {"kafka": logging.WARNING, "uvicorn": logging.WARNING, "asyncio": logging.WARNING, "h5py": logging.WARNING}
+
+
+def configure(log_format: Literal["auto", "console", "json"], log_level: str) -> None:
+    """Send everything that is logged, by whichever library, to standard error in one format."""
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _one_line,
+    ]
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(log_level.upper())
+    for name, level in _CAPPED.items():
+        logging.getLogger(name).setLevel(max(level, root.level))
+
+
+def logger() -> Any:
+    """The logger of loadonce."""
+    return structlog.stdlib.get_logger("loadonce")
+
+
+def _one_line(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Control characters, newlines among them, never reach a log line raw: names in a store may hold them."""
+    return {
+        key: "".join(char if char.isprintable() else "?" for char in value) if isinstance(value, str) else value
+        for key, value in event.items()
+    }

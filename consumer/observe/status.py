@@ -1,0 +1,47 @@
+"""What is known of the process, written by the loop's thread and read by the HTTP endpoint's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+# A turn of the loop takes at most as long as a commit (5 s) and making a new producer (8 s) without a broker.
+STALLED_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The process at one moment. `turned` is when the loop last went round, in monotonic seconds."""
+
+    phase: Literal["starting", "running", "draining", "ended"] = "starting"
+    turned: float = 0.0
+    joined: bool = False
+    partitions: tuple[int, ...] = ()
+    sink_failure: str | None = None
+
+
+class Status:
+    """The newest snapshot, replaced as a whole by one thread, so that readers need no lock."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.snapshot = Snapshot()
+
+    def why_not_live(self) -> list[str]:
+        """Reasons to restart the process; none while it starts or ends."""
+        snapshot = self.snapshot
+        still = self._clock() - snapshot.turned
+        if snapshot.phase == "running" and still > STALLED_S:
+            return [f"the loop has not gone round for {still:.0f} s"]
+        return []
+
+    def why_not_ready(self) -> list[str]:
+        """Reasons for which jobs are not being answered; a failing newer version is not one while an older serves."""
+        snapshot = self.snapshot
+        if snapshot.phase != "running":
+            return [f"the process is {snapshot.phase}"]
+        reasons = []
+        if not snapshot.joined:
+            reasons.append("the consumer has not joined its group")
+        if snapshot.sink_failure is not None:
+            reasons.append(f"predictions cannot be published: {snapshot.sink_failure}")
+        return reasons

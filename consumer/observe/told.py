@@ -1,0 +1,119 @@
+"""What the loop and the models tell, as log lines and in the status."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from consumer.models.runtime import Loaded
+from consumer.observe.logs import logger
+from consumer.observe.status import Status
+from schemas.reasons import Failure, Reason
+
+# Dead letters are told of at most this often, all of one reason and model in one line: a bad publisher must not turn
+# the log into a copy of its topic.
+DEAD_LETTERS_EVERY_S = 1.0
+
+
+class LoopTold:
+    """Listens to the loop (`consumer.events.LoopEvents`)."""
+
+    def __init__(self, status: Status, clock: Callable[[], float]) -> None:
+        self._status = status
+        self._clock = clock
+        self._log = logger()
+        self._dead: Counter[tuple[Reason, str]] = Counter()
+        self._last: dict[tuple[Reason, str], tuple[str, str]] = {}
+        self._next_dead = 0.0
+
+    def turned(self, now: float) -> None:
+        """Note that the loop moves; say which jobs failed lately."""
+        self._status.snapshot = replace(self._status.snapshot, turned=now)
+        if self._dead and now >= self._next_dead:
+            self._next_dead = now + DEAD_LETTERS_EVERY_S
+            self._tell_dead()
+
+    def assigned(self, partitions: Sequence[int], *, joined: bool) -> None:
+        """Say what this process reads."""
+        self._status.snapshot = replace(self._status.snapshot, partitions=tuple(partitions), joined=joined)
+        self._log.info("assigned" if joined else "rebalancing", partitions=list(partitions))
+
+    def dead_letter(self, model_key: str | None, failure: Failure, position: str) -> None:
+        """Count; the line comes with the next turn."""
+        # Names that no store has are the publishers' to choose: they are not counted one by one.
+        named = model_key if model_key and failure.reason is not Reason.UNKNOWN_MODEL else ""
+        self._dead[failure.reason, named] += 1
+        self._last[failure.reason, named] = failure.message, position
+
+    def sink_failed(self, why: str) -> None:
+        """Say that predictions cannot be published."""
+        self._status.snapshot = replace(self._status.snapshot, sink_failure=why)
+        self._log.error("publishing failed", why=why, then="a new producer, and all that was not acknowledged again")
+
+    def sink_recovered(self) -> None:
+        """Say that they can be again."""
+        self._status.snapshot = replace(self._status.snapshot, sink_failure=None)
+        self._log.info("publishing again")
+
+    def draining(self, in_hand: int) -> None:
+        """Say that the process is on its way out."""
+        self._status.snapshot = replace(self._status.snapshot, phase="draining")
+        self._log.info("draining", jobs_in_hand=in_hand)
+
+    def drained(self, left: int) -> None:
+        """Say what is left for others."""
+        self._status.snapshot = replace(self._status.snapshot, phase="ended")
+        self._tell_dead()
+        self._log.info("drained", jobs_left=left)
+
+    def _tell_dead(self) -> None:
+        for (reason, model), count in self._dead.items():
+            message, position = self._last[reason, model]
+            self._log.error(
+                "dead letters", reason=str(reason), model=model, count=count, last=message, last_position=position
+            )
+        self._dead.clear()
+        self._last.clear()
+
+
+class ModelsTold:
+    """Listens to the models (`consumer.models.events.ModelEvents`)."""
+
+    def __init__(self) -> None:
+        self._log = logger()
+
+    def model_loaded(self, loaded: Loaded) -> None:
+        """Say which path was loaded, when, and what it took."""
+        self._log.info(
+            "model loaded",
+            model=loaded.key,
+            version=loaded.version,
+            path=loaded.path_in_store,
+            format=loaded.format,
+            seconds=round(loaded.load_seconds, 3),
+            bytes=loaded.nbytes,
+        )
+
+    def load_attempt_failed(self, key: str, version: int, attempt: int, error: str, wait_s: float) -> None:
+        """Say why, and how long the next try is waited for."""
+        self._log.warning(
+            "load attempt failed", model=key, version=version, attempt=attempt, error=error, wait_s=round(wait_s, 3)
+        )
+
+    def load_failed(self, key: str, version: int, failure: Failure) -> None:
+        """Say what the jobs of this model are told."""
+        self._log.error(
+            "load failed",
+            model=key,
+            version=version,
+            reason=str(failure.reason),
+            message=failure.message,
+            attempts=failure.attempts,
+        )
+
+    def model_dropped(self, loaded: Loaded, why: str) -> None:
+        """Say which model left memory."""
+        self._log.info("model dropped", model=loaded.key, version=loaded.version, why=why)
+
+    def store_problem(self, text: str) -> None:
+        """Say what in the store is not as it should be."""
+        self._log.warning("store problem", problem=text)

@@ -1,0 +1,105 @@
+"""`loadonce run` as ops run it: a process with its options in the environment, watched from outside."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+START_S = 60.0
+STOP_S = 40.0
+
+
+def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+    """The first true value of `condition`; AssertionError naming `what` where none comes in time."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout_s:g} s: {what}")
+
+
+class Replica:
+    """One consumer process."""
+
+    def __init__(self, log: Path, **options: object) -> None:
+        self._log = log
+        given = {name: value for name, value in os.environ.items() if not name.startswith("LOADONCE_")}
+        env = {
+            "HTTP_PORT": 0,
+            "LOG_FORMAT": "json",
+            "STORE_POLL_S": 0.5,
+            "LOAD_BACKOFF_S": 0.1,
+            "LOAD_BACKOFF_MAX_S": 1,
+        }
+        with log.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "consumer", "run"],
+                env=given | {f"LOADONCE_{name}": str(value) for name, value in (env | options).items()},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        """The log lines of this process so far, or those of one event."""
+        found = []
+        for line in self._log.read_text("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and name in (None, event.get("event")):
+                    found.append(event)
+        return found
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Status and JSON body of a GET; status 0 while nothing listens."""
+        listening = self.events("http listening")
+        if not listening:
+            return 0, None
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{listening[-1]['port']}{path}", timeout=5) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+        except OSError:
+            return 0, None
+
+    def wait_ready(self) -> "Replica":
+        """Wait until it answers jobs."""
+
+        def ready() -> bool:
+            assert self.process.poll() is None, self._log.read_text("utf-8", "replace")[-3000:]
+            return self.get("/readyz")[0] == 200
+
+        until(ready, START_S, "a ready replica")
+        return self
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_S)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is said, nothing is committed."""
+        self.process.kill()
+        self.process.wait(STOP_S)
+
+
+@contextlib.contextmanager
+def replica(log: Path, **options: object) -> Iterator[Replica]:
+    """A replica that does not outlive the test."""
+    started = Replica(log, **options)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.kill()

@@ -1,0 +1,49 @@
+"""A store of small real models whose answers can be told by heart."""
+
+from pathlib import Path
+
+DOUBLE = "double"  # FP32 [rows, n] -> 2x, for any n
+FUSSY = "fussy"  # FP32 [rows, 1] -> x; raises where any x is negative
+WIDE = "wide"  # FP32 [rows, 1] -> FP32 [rows, 1,000,000]: 4 MB a row
+SUM = "sum"  # FP32 'a' [rows, 2], INT32 'b' [rows, 2] -> 'total' and 'difference', FP32 [rows, 2]
+UPPER = "upper"  # BYTES [rows, 1] -> BYTES [rows, 1]
+BROKEN = "broken"  # a .keras file that is none
+
+
+def write(store: Path) -> Path:
+    """Write all of them as version 1, as a stranger would: without manifests."""
+    from consumer.models.backend import load_tensorflow
+
+    tf = load_tensorflow()
+
+    def save(name: str, function: object, **signature: object) -> None:
+        module = tf.Module()
+        module.serve = tf.function(function, input_signature=None)
+        concrete = module.serve.get_concrete_function(**signature)
+        tf.saved_model.save(module, str(store / name / "1"), signatures=concrete)
+
+    floats = tf.TensorSpec([None, None], tf.float32, name="x")
+    one = tf.TensorSpec([None, 1], tf.float32, name="x")
+
+    def fussy(x):  # type: ignore[no-untyped-def]
+        with tf.control_dependencies([tf.debugging.assert_non_negative(x)]):
+            return {"y": tf.identity(x)}
+
+    def total(a, b):  # type: ignore[no-untyped-def]
+        b = tf.cast(b, tf.float32)
+        return {"total": a + b, "difference": a - b}
+
+    save(DOUBLE, lambda x: {"y": x * 2.0}, x=floats)
+    save(FUSSY, fussy, x=one)
+    save(WIDE, lambda x: {"y": tf.tile(x, [1, 1_000_000])}, x=one)
+    save(
+        SUM,
+        total,
+        a=tf.TensorSpec([None, 2], tf.float32, name="a"),
+        b=tf.TensorSpec([None, 2], tf.int32, name="b"),
+    )
+    save(UPPER, lambda text: {"text": tf.strings.upper(text)}, text=tf.TensorSpec([None, 1], tf.string, name="text"))
+    broken = store / BROKEN / "1"
+    broken.mkdir(parents=True)
+    (broken / "model.keras").write_bytes(b"PK\x03\x04 not a model")
+    return store

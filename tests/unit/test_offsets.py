@@ -1,0 +1,106 @@
+"""What may be committed: the lowest offset of a partition that is not yet acknowledged."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.delivery.offsets import Offsets, PartitionOffsets
+
+JOB = 10  # bytes
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[int], list[int]]:
+    """Offsets in the order of reading, with gaps, and in an order of answering, not all of them answered."""
+    gaps = draw(st.lists(st.integers(1, 5), min_size=1, max_size=40))
+    start = draw(st.integers(0, 1_000))
+    offsets = [start + sum(gaps[:index]) for index in range(len(gaps))]
+    answered = draw(st.permutations(offsets))
+    return offsets, list(answered[: draw(st.integers(0, len(offsets)))])
+
+
+@given(histories())
+def test_every_job_below_what_may_be_committed_is_done_and_nothing_done_is_kept_back(
+    history: tuple[list[int], list[int]],
+) -> None:
+    offsets, answered = history
+    partition = PartitionOffsets(1)
+    partition.read_from(offsets[0])
+    for offset in offsets:
+        partition.taken(offset, JOB)
+    for count, offset in enumerate(answered, 1):
+        partition.done(offset, JOB)
+        open_offsets = sorted(set(offsets) - set(answered[:count]))
+        assert partition.committable == (open_offsets[0] if open_offsets else offsets[-1] + 1)
+        assert len(partition) == len(open_offsets)
+        assert partition.size == JOB * len(open_offsets)
+
+
+@given(histories(), st.integers(1, 10))
+def test_jobs_taken_while_others_are_answered(history: tuple[list[int], list[int]], lead: int) -> None:
+    offsets, _ = history
+    partition = PartitionOffsets(1)
+    for index, offset in enumerate(offsets):
+        partition.read_from(offset)
+        partition.taken(offset, JOB)
+        if index >= lead:
+            partition.done(offsets[index - lead], JOB)
+            assert partition.committable == offsets[index - lead + 1]
+
+
+def test_nothing_to_commit_before_anything_was_read() -> None:
+    offsets = Offsets()
+    offsets.assign([0])
+    assert offsets.to_commit() == {}
+
+
+def test_what_was_read_and_not_done_is_committed_as_the_place_to_read_again() -> None:
+    partition = PartitionOffsets(1)
+    partition.read_from(7)
+    assert partition.committable == 7
+
+
+def test_only_what_has_moved_is_committed() -> None:
+    offsets = Offsets()
+    offsets.assign([0, 1])
+    for number in (0, 1):
+        partition = offsets.of(number)
+        assert partition is not None
+        partition.read_from(0)
+        partition.taken(0, JOB)
+        partition.done(0, JOB)
+    assert offsets.to_commit() == {0: 1, 1: 1}
+    offsets.committed({0: 1})
+    assert offsets.to_commit() == {1: 1}
+
+
+def test_an_answer_of_an_earlier_epoch_changes_nothing() -> None:
+    offsets = Offsets()
+    offsets.assign([0])
+    first = offsets.of(0)
+    assert first is not None
+    offsets.revoke([0])
+    offsets.assign([0])
+    second = offsets.of(0)
+    assert second is not None
+    second.read_from(5)
+    second.taken(5, JOB)
+    offsets.done(0, first.epoch, 5, JOB)
+    assert second.committable == 5
+    assert not offsets.current(0, first.epoch)
+    assert offsets.current(0, second.epoch)
+
+
+def test_a_restart_forgets_what_is_in_hand_and_keeps_what_was_done() -> None:
+    offsets = Offsets()
+    offsets.assign([0, 1])
+    partition = offsets.of(0)
+    assert partition is not None
+    partition.read_from(3)
+    for offset in (3, 4, 5):
+        partition.taken(offset, JOB)
+    partition.done(3, JOB)
+    assert offsets.restart() == {0: 4}
+    assert offsets.jobs_in_hand == 0
+    assert offsets.bytes_in_hand == 0
+    assert offsets.to_commit() == {0: 4}
+    assert not offsets.current(0, partition.epoch)
