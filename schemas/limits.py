@@ -1,0 +1,19 @@
+"""How large a job may be. Checked before anything is allocated."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one job; past any of them it is `too-large`.
+
+    `body_bytes` and `header_bytes` count the record's value, and its header names and values; `tensors` counts inputs;
+    `rows` is the first dimension of a tensor; `rank` its number of dimensions; `elements` their product.
+    """
+
+    body_bytes: int = 16 * 1024 * 1024
+    header_bytes: int = 64 * 1024
+    tensors: int = 64
+    rows: int = 65_536
+    rank: int = 8
+    elements: int = 16 * 1024 * 1024
