@@ -12,6 +12,7 @@ from consumer.delivery.offsets import Offsets
 from consumer.delivery.pressure import Pressure
 from consumer.delivery.sink import Sink, SinkFailedError
 from consumer.delivery.source import Source
+from consumer.delivery.unreadable import UnreadableRecord
 from consumer.events import LoopEvents
 from consumer.exits import Exit, FatalError
 from consumer.inference import Inference, Predicted
@@ -19,7 +20,7 @@ from consumer.models.runtime import Loaded
 from consumer.models.serving import Serving
 from consumer.pipeline.batch import Batch, Batcher
 from consumer.pipeline.bind import bind
-from consumer.pipeline.decode import decode
+from consumer.pipeline.decode import decode, unreadable
 from consumer.pipeline.encode import encode, too_large
 from consumer.pipeline.job import Job
 from consumer.pipeline.parking import Parking
@@ -100,7 +101,12 @@ class Loop:
             owned = self._offsets.of(records[0].partition)
             assert owned is not None  # noqa: S101 - the source gives only records of partitions that are owned
             for record in records:
-                job, failure = decode(record, owned.epoch, now_ms=now_ms, limits=limits, default_model=default_model)
+                read = (
+                    unreadable(record, owned.epoch)
+                    if isinstance(record, UnreadableRecord)
+                    else decode(record, owned.epoch, now_ms=now_ms, limits=limits, default_model=default_model)
+                )
+                job, failure = read
                 owned.taken(record.offset, job.size)
                 if failure is None:
                     self._route(job)

@@ -1,12 +1,12 @@
 """kafka-python, imported when it is needed, configured for publishers and readers, its failures told in one line."""
 
 import importlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas.causes import listening, one_line
 from schemas.errors import BrokerUnavailableError, RecordTooLargeError, TopicMissingError
 
 _SECURITY_PREFIXES = ("security_", "sasl_", "ssl_")
@@ -84,21 +84,18 @@ class Connection:
     def explained(self) -> Iterator[None]:
         """Turn the client's errors into this package's, with the cause that only its log knows."""
         errors = kafka_errors()
-        listener = _LastFailure()
-        logger = logging.getLogger("kafka")
-        logger.addHandler(listener)
-        try:
-            yield
-        except errors.MessageSizeTooLargeError as error:
-            raise RecordTooLargeError(f"the job does not fit a record: {_short(error)}; send fewer rows") from None
-        except (errors.KafkaError, OSError) as error:
-            cause = listener.cause or _short(error) or type(error).__name__
-            raise BrokerUnavailableError(
-                f"no broker serves this at {','.join(self.bootstrap_servers)} ({cause}); "
-                "check that one runs there, and the security options"
-            ) from None
-        finally:
-            logger.removeHandler(listener)
+        with listening() as cause:
+            try:
+                yield
+            except errors.MessageSizeTooLargeError as error:
+                raise RecordTooLargeError(
+                    f"the job does not fit a record: {one_line(error)}; send fewer rows"
+                ) from None
+            except (errors.KafkaError, OSError) as error:
+                raise BrokerUnavailableError(
+                    f"no broker serves this at {','.join(self.bootstrap_servers)} ({cause.of(error)}); "
+                    "check that one runs there, and the security options"
+                ) from None
 
     @property
     def _request_timeout_ms(self) -> int:
@@ -134,22 +131,3 @@ def _module(name: str) -> Any:
         raise ImportError(
             "the client needs kafka-python 3: pip install 'kafka-python[crc32c,lz4,snappy,zstd]>=3.0.12'"
         ) from error
-
-
-class _LastFailure(logging.Handler):
-    """Keeps the last reason for which a connection failed: nothing listening, a wrong password and a wrong certificate
-    all raise the same error, and only the log tells them apart."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.cause = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        before, _, cause = record.getMessage().partition("Connection failed: ")
-        if cause and not before:
-            self.cause = _short(cause)
-
-
-def _short(error: object) -> str:
-    text = "".join(character if character.isprintable() else " " for character in str(error))
-    return text if len(text) <= 160 else text[:157] + "..."

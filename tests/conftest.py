@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,14 @@ def kafka() -> Iterator[LocalKafka]:
     """One node, started at the first test that asks for it."""
     with LocalKafka() as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of `tests.stores`; to be read only."""
+    from tests import stores
+
+    return stores.write(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture

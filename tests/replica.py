@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from consumer.local import LocalKafka
+from tests.conftest import Topics
+
 START_S = 60.0
 STOP_S = 40.0
 
@@ -25,6 +28,19 @@ def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError(f"not within {timeout_s:g} s: {what}")
+
+
+def options(kafka: LocalKafka, topics: Topics, store: Path, **more: object) -> dict[str, object]:
+    """The options of a replica of its own group, on these topics and this store."""
+    return {
+        "BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "JOBS_TOPIC": topics.jobs,
+        "PREDICTIONS_TOPIC": topics.predictions,
+        "DEAD_LETTERS_TOPIC": topics.dead_letters,
+        "GROUP_ID": topics.jobs,
+        "MODEL_STORE": store,
+        **more,
+    }
 
 
 class Replica:

@@ -1,6 +1,10 @@
 """A store of small real models whose answers can be told by heart."""
 
 from pathlib import Path
+from typing import Any
+
+from consumer.models.backend import load_tensorflow
+from tests.models_zoo import put_module
 
 DOUBLE = "double"  # FP32 [rows, n] -> 2x, for any n
 FUSSY = "fussy"  # FP32 [rows, 1] -> x; raises where any x is negative
@@ -8,31 +12,33 @@ WIDE = "wide"  # FP32 [rows, 1] -> FP32 [rows, 1,000,000]: 4 MB a row
 SUM = "sum"  # FP32 'a' [rows, 2], INT32 'b' [rows, 2] -> 'total' and 'difference', FP32 [rows, 2]
 UPPER = "upper"  # BYTES [rows, 1] -> BYTES [rows, 1]
 BROKEN = "broken"  # a .keras file that is none
+SLOW = "slow"  # FP32 [rows, 1] -> 2x; a graph of some thousand nodes takes seconds to open
 
 
 def write(store: Path) -> Path:
     """Write all of them as version 1, as a stranger would: without manifests."""
-    from consumer.models.backend import load_tensorflow
-
     tf = load_tensorflow()
 
-    def save(name: str, function: object, **signature: object) -> None:
-        module = tf.Module()
-        module.serve = tf.function(function, input_signature=None)
-        concrete = module.serve.get_concrete_function(**signature)
-        tf.saved_model.save(module, str(store / name / "1"), signatures=concrete)
+    def save(name: str, function: Any, **signature: Any) -> None:
+        put_module(store / name / "1", function, **signature)
 
     floats = tf.TensorSpec([None, None], tf.float32, name="x")
     one = tf.TensorSpec([None, 1], tf.float32, name="x")
 
-    def fussy(x):  # type: ignore[no-untyped-def]
+    def fussy(x: Any) -> Any:
         with tf.control_dependencies([tf.debugging.assert_non_negative(x)]):
             return {"y": tf.identity(x)}
 
-    def total(a, b):  # type: ignore[no-untyped-def]
+    def total(a: Any, b: Any) -> Any:
         b = tf.cast(b, tf.float32)
         return {"total": a + b, "difference": a - b}
 
+    def slow(x: Any) -> Any:
+        for _ in range(3_000):
+            x = x + 0.0
+        return {"y": x * 2.0}
+
+    save(SLOW, slow, x=one)
     save(DOUBLE, lambda x: {"y": x * 2.0}, x=floats)
     save(FUSSY, fussy, x=one)
     save(WIDE, lambda x: {"y": tf.tile(x, [1, 1_000_000])}, x=one)

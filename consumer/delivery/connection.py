@@ -4,17 +4,17 @@ The numbers are those that hold up against a real broker; each says why it is no
 """
 
 import importlib.util
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from kafka.admin import KafkaAdminClient
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import AuthorizationError, KafkaError, KafkaTimeoutError
+from kafka.errors import AuthorizationError, KafkaError
 
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
+from schemas.causes import listening, one_line
 
 # The client waits this long for a first broker; with a store and its models to look at, a start that cannot succeed
 # must still end within 15 s.
@@ -94,29 +94,25 @@ def explained(settings: Settings) -> Iterator[None]:
     Nothing listening, a wrong password and a wrong certificate all look alike to the caller (KafkaTimeoutError); the
     cause is only in the client's log, so the log is listened to.
     """
-    listener = _LastFailure()
-    logger = logging.getLogger("kafka")
-    logger.addHandler(listener)
-    try:
-        yield
-    except AuthorizationError as error:
-        raise FatalError(Exit.REFUSED, f"{named(settings, 'bootstrap_servers')}: not allowed: {error}") from None
-    except (KafkaTimeoutError, KafkaError, OSError, ValueError) as error:
-        cause = listener.cause or _short(error)
-        where = named(settings, "bootstrap_servers")
-        if "auth" in cause.lower() or "sasl" in cause.lower():
+    where = named(settings, "bootstrap_servers")
+    with listening() as cause:
+        try:
+            yield
+        except AuthorizationError as error:
+            raise FatalError(Exit.REFUSED, f"{where}: not allowed: {one_line(error)}") from None
+        except (KafkaError, OSError, ValueError) as error:
+            why = cause.of(error)
+            if "auth" in why.lower() or "sasl" in why.lower():
+                raise FatalError(
+                    Exit.REFUSED,
+                    f"{where}: the broker refuses the login ({why}); check {named(settings, 'sasl_username')}, the "
+                    f"password and {named(settings, 'sasl_mechanism')}",
+                ) from None
             raise FatalError(
-                Exit.REFUSED,
-                f"{where}: the broker refuses the login ({cause}); check {named(settings, 'sasl_username')}, the "
-                f"password and {named(settings, 'sasl_mechanism')}",
+                Exit.UNAVAILABLE,
+                f"{where}: no broker answers ({why}); check that one runs there, "
+                f"and {named(settings, 'security_protocol')}",
             ) from None
-        raise FatalError(
-            Exit.UNAVAILABLE,
-            f"{where}: no broker answers ({cause}); check that one runs there, "
-            f"and {named(settings, 'security_protocol')}",
-        ) from None
-    finally:
-        logger.removeHandler(listener)
 
 
 @contextmanager
@@ -129,21 +125,3 @@ def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
             yield client
     finally:
         client.close()
-
-
-class _LastFailure(logging.Handler):
-    """Keeps the last reason for which a connection failed, as the client logs it."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.cause = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        before, _, cause = record.getMessage().partition("Connection failed: ")
-        if cause and not before:
-            self.cause = _short(cause)
-
-
-def _short(error: object) -> str:
-    text = "".join(char if char.isprintable() else " " for char in str(error))
-    return text if len(text) <= 160 else text[:157] + "..."

@@ -17,6 +17,7 @@ from kafka.structs import MemberState
 
 from consumer.delivery.connection import explained, for_consumer
 from consumer.delivery.offsets import Offsets
+from consumer.delivery.unreadable import UnreadableRecord, is_unreadable
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
 
@@ -49,7 +50,8 @@ class Source:
         return bool(self._consumer.group_metadata().state == MemberState.STABLE)
 
     def poll(self, timeout_s: float) -> list[list[Any]]:
-        """What has come: for each partition its records (kafka-python's ConsumerRecord), in offset order.
+        """What has come: for each partition its records in offset order, kafka-python's ConsumerRecord or, of one that
+        the client cannot parse, an UnreadableRecord.
 
         Waits for at most `timeout_s` seconds where nothing has. Only records of the current assignment are given.
         """
@@ -57,9 +59,7 @@ class Source:
         try:
             polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         except CorruptRecordError:
-            raise FatalError(
-                Exit.SOFTWARE, f"{named(self._settings, 'jobs_topic')}: a record that the client cannot read"
-            ) from None
+            polled = self._step_over()
         except AuthorizationError as error:
             raise FatalError(
                 Exit.REFUSED, f"{named(self._settings, 'jobs_topic')}: not allowed: {type(error).__name__}"
@@ -137,6 +137,21 @@ class Source:
                 reassigned.update(partitions)
             else:
                 self._offsets.revoke(partitions)
+
+    def _step_over(self) -> dict[TopicPartition, list[Any]]:
+        """Go past the records that the client cannot parse, at most one a partition, and give them as such."""
+        found: dict[TopicPartition, list[Any]] = {}
+        with explained(self._settings):
+            for partition in sorted(self._consumer.assignment()):
+                offset = self._position(partition)
+                if offset is None:
+                    continue
+                unreadable = is_unreadable(self._settings, partition, offset)
+                if unreadable:
+                    found[partition] = [UnreadableRecord(partition.topic, partition.partition, offset)]
+                # Moving a consumer, be it to where it is, is what gets it out of its hang.
+                self._consumer.seek(partition, offset + unreadable)
+        return found
 
     def _position(self, partition: TopicPartition) -> int | None:
         try:

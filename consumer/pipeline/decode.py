@@ -47,3 +47,9 @@ def decode(
         late = now_ms - routing.expires_at
         return job, Failure(Reason.EXPIRED, Stage.DECODE, f"expires-at had passed by {late} ms when the job was read")
     return job, None
+
+
+def unreadable(record: Record, epoch: int) -> tuple[Job, Failure]:
+    """A record of which the client knows only the position."""
+    message = "the Kafka client cannot parse the record: a header name that is not UTF-8, or a wrong checksum"
+    return Job(record, epoch, 0, Routing(), UNREAD), Failure(Reason.BAD_HEADER, Stage.DECODE, message)

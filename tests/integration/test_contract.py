@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from consumer.local import LocalKafka
 from tests import stores
 from tests.conftest import Topics, fresh_topics
-from tests.replica import Replica, replica, until
+from tests.replica import Replica, options, replica, until
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -97,24 +97,12 @@ def topics(kafka: LocalKafka) -> Topics:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return stores.write(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
 def consumer(
     kafka: LocalKafka, topics: Topics, store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Replica]:
     with replica(
         tmp_path_factory.mktemp("log") / "replica.log",
-        BOOTSTRAP_SERVERS=kafka.bootstrap_servers,
-        JOBS_TOPIC=topics.jobs,
-        PREDICTIONS_TOPIC=topics.predictions,
-        DEAD_LETTERS_TOPIC=topics.dead_letters,
-        GROUP_ID=topics.jobs,
-        MODEL_STORE=store,
-        PRELOAD=stores.DOUBLE,
-        MAX_JOB_ROWS=100,
+        **options(kafka, topics, store, PRELOAD=stores.DOUBLE, MAX_JOB_ROWS=100),
     ) as process:
         yield process.wait_ready()
         assert process.stop() == 0
