@@ -28,13 +28,19 @@ class Cause(logging.Handler):
 
 @contextmanager
 def listening() -> Iterator[Cause]:
-    """Listen to the client's log while connections are made or used."""
+    """Listen to the client's log while connections are made or used; nobody else hears it meanwhile.
+
+    The client logs every try of a connection that fails; what is raised in the end says it once.
+    """
     cause = Cause()
     logger = logging.getLogger("kafka")
+    heard = logger.propagate
     logger.addHandler(cause)
+    logger.propagate = False
     try:
         yield cause
     finally:
+        logger.propagate = heard
         logger.removeHandler(cause)
 
 

@@ -18,7 +18,7 @@ from schemas.causes import listening, one_line
 
 # The client waits this long for a first broker; with a store and its models to look at, a start that cannot succeed
 # must still end within 15 s.
-BOOTSTRAP_MS = 8_000
+BOOTSTRAP_MS = 6_000
 
 
 def common(settings: Settings, client_id: str) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""Models are opened here, on threads of their own: at most once at a time a version, again where a failure may pass."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_exponential_jitter,
+)
+
+from consumer.models.errors import LoadError, PassingLoadError, StaleError, failure_of
+from consumer.models.events import ModelEvents
+from consumer.models.formats import OpenOptions, open_model
+from consumer.models.runtime import Loaded
+from consumer.models.store import Located
+from schemas.reasons import Failure
+
+THREADS = 8
+"""Versions in hand at once; most of them wait for their next try."""
+OPENING = 2
+"""Versions being opened at once: TensorFlow uses all cores for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadDone:
+    """How loading ended. Neither `loaded` nor `failure`: the store has changed since; look again."""
+
+    located: Located
+    loaded: Loaded | None
+    failure: Failure | None
+    permanent: bool
+    attempts: int
+
+
+class Loader:
+    """All methods are for the owner's thread; `done` gets results, or what has ended a thread, on a loader's thread."""
+
+    def __init__(
+        self,
+        done: Callable[["LoadDone | BaseException"], None],
+        options: OpenOptions,
+        *,
+        attempts: int,
+        backoff_s: float,
+        backoff_max_s: float,
+        events: ModelEvents,
+    ) -> None:
+        self._done = done
+        self._options = options
+        self._attempts = attempts
+        self._wait = wait_exponential_jitter(multiplier=backoff_s, max=backoff_max_s, jitter=backoff_s)
+        self._events = events
+        self._todo: SimpleQueue[Located | None] = SimpleQueue()
+        self._in_hand: set[tuple[str, int]] = set()
+        self._opening = threading.Semaphore(OPENING)
+        self._closing = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, located: Located) -> None:
+        """Open a version, unless it is being opened already."""
+        name = (located.key, located.version)
+        if name in self._in_hand:
+            return
+        self._in_hand.add(name)
+        self._todo.put(located)
+        if len(self._threads) < min(THREADS, len(self._in_hand)):
+            thread = threading.Thread(target=self._run, name=f"loader-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def took(self, done: LoadDone) -> None:
+        """The owner has taken this result: the version may be submitted again."""
+        self._in_hand.discard((done.located.key, done.located.version))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a thread is free to begin at once."""
+        return len(self._in_hand) < THREADS
+
+    def busy(self, key: str, version: int) -> bool:
+        """Whether the version is being opened."""
+        return (key, version) in self._in_hand
+
+    def close(self, timeout_s: float) -> None:
+        """Give up waiting and end the threads; one that is inside TensorFlow is left behind after `timeout_s`."""
+        self._closing.set()
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join(timeout_s / len(self._threads))
+
+    def _run(self) -> None:
+        while (located := self._todo.get()) is not None and not self._closing.is_set():
+            try:
+                self._done(self._load(located))
+            except BaseException as error:  # noqa: BLE001 - it is raised again on the owner's thread
+                self._done(error)
+                return
+
+    def _load(self, located: Located) -> LoadDone:
+        retrying = Retrying(
+            stop=stop_after_attempt(self._attempts) | stop_when_event_set(self._closing),
+            wait=self._wait,
+            retry=retry_if_exception_type(PassingLoadError),
+            sleep=sleep_using_event(self._closing),
+            before_sleep=lambda state: self._tell(located, state),
+            reraise=True,
+        )
+        try:
+            loaded = retrying(self._open, located)
+        except StaleError:
+            return LoadDone(located, None, None, permanent=False, attempts=_attempts(retrying))
+        except LoadError as error:
+            failure = failure_of(error, _attempts(retrying))
+            permanent = not isinstance(error, PassingLoadError)
+            return LoadDone(located, None, failure, permanent=permanent, attempts=_attempts(retrying))
+        return LoadDone(located, loaded, None, permanent=False, attempts=_attempts(retrying))
+
+    def _open(self, located: Located) -> Loaded:
+        with self._opening:
+            return open_model(located, self._options)
+
+    def _tell(self, located: Located, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self._events.load_attempt_failed(
+            located.key, located.version, state.attempt_number, str(error), state.upcoming_sleep
+        )
+
+
+def _attempts(retrying: Retrying) -> int:
+    return int(retrying.statistics["attempt_number"])

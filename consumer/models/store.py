@@ -1,0 +1,355 @@
+"""The model store: a look at it gives a frozen catalog of names, versions and aliases.
+
+    <store>/<name>/<version>/model.keras | model.h5 | saved_model.pb + variables/, manifest.json (optional)
+    <store>/<name>/aliases.json (optional)
+
+Everything in it is a stranger's until checked: names by pattern, sizes and counts by limits, symbolic links by where
+they lead. What is wrong with one model is that model's problem only.
+"""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schemas.headers import ALIAS_PATTERN, MODEL_KEY_PATTERN, VERSION_PATTERN
+
+NAME = re.compile(MODEL_KEY_PATTERN)
+VERSION = re.compile(VERSION_PATTERN)
+ALIAS = re.compile(ALIAS_PATTERN)
+DIGEST = re.compile("[0-9a-fA-F]{64}")
+
+MANIFEST = "manifest.json"
+ALIASES = "aliases.json"
+MODEL_FILES = {"model.keras": "keras", "model.h5": "h5", "saved_model.pb": "savedmodel"}
+"""The file that makes a folder a version, by format; the first one found counts."""
+
+MAX_MODELS = 100_000
+MAX_VERSIONS = 10_000
+MAX_FILES = 10_000
+MAX_DEPTH = 16
+ALIASES_BYTES = 64 * 1024
+MANIFEST_BYTES = 1024 * 1024
+SETTLED_S = 2.0
+"""Files that nobody has written for this long are taken to be complete."""
+
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+"""Relative name, bytes, mtime in ns and inode of each file of a version, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`manifest.json`: sha256 of files by relative name, lower-case hex, and what else it says."""
+
+    files: Mapping[str, str]
+    inputs: tuple[Any, ...] = ()
+    outputs: tuple[Any, ...] = ()
+    serving: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A version that a look at the store has found. `refusal` says why it must not be opened, where it must not."""
+
+    key: str
+    version: int
+    path: Path
+    files: tuple[str, ...]
+    fingerprint: Fingerprint
+    manifest: Manifest | None
+    refusal: str | None = None
+
+    @property
+    def model_file(self) -> str:
+        """The file that is opened; the first of `MODEL_FILES` that is there."""
+        return next((name for name in MODEL_FILES if name in self.files), "")
+
+    @property
+    def path_in_store(self) -> str:
+        """`name/version/file`, for people."""
+        return f"{self.key}/{self.path.name}/{self.model_file}".rstrip("/")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its files."""
+        return sum(entry[1] for entry in self.fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """What the store has under one name. `settling` are versions that may still be being copied, as last seen."""
+
+    versions: Mapping[int, Located]
+    aliases: Mapping[str, int]
+    settling: Mapping[int, Fingerprint] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    unreadable: bool = False
+    """An I/O error kept the look from seeing all of it."""
+
+    @property
+    def newest_first(self) -> list[int]:
+        """The versions, highest first."""
+        return sorted(self.versions, reverse=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All names of the store at one look."""
+
+    models: Mapping[str, ModelEntry]
+    problem: str | None = None
+    """Why the store itself cannot be read; `models` are then those of the look before."""
+
+    @property
+    def settling(self) -> bool:
+        """Whether a second look would tell more."""
+        return any(entry.settling for entry in self.models.values())
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that is not as it should be, a line each."""
+        own = [self.problem] if self.problem else []
+        return own + [f"{key}: {text}" for key, entry in self.models.items() for text in entry.problems]
+
+
+class _Refused(Exception):  # noqa: N818 - never leaves this module
+    """What must not be opened."""
+
+
+class _NotYet(Exception):  # noqa: N818 - never leaves this module
+    """No version, or not yet."""
+
+
+def scan(root: Path, previous: Catalog | None, now: float) -> Catalog:
+    """Look at the store. `now` is seconds since the epoch. Never raises for what is in it, or for its absence."""
+    before = previous.models if previous else {}
+    try:
+        real_root = Path(os.path.realpath(root, strict=True))
+        names = sorted(entry.name for entry in _entries(root, MAX_MODELS) if NAME.fullmatch(entry.name))
+    except (OSError, _Refused) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        return Catalog(before, f"the model store cannot be read: {why}; what was known of it stays")
+    models = {}
+    for name in names:
+        had = before.get(name)
+        entry = _look_at_model(real_root, root / name, had, now)
+        if entry is not None:
+            models[name] = had if entry == had and had is not None else entry
+    return Catalog(models)
+
+
+def look_again(located: Located) -> Fingerprint | None:
+    """The fingerprint that a version's files have now; None where it is gone or must not be opened. OSError."""
+    root = Path(os.path.realpath(located.path.parent.parent, strict=True))
+    try:
+        return _fingerprint(root, located.path)
+    except (_Refused, _NotYet, FileNotFoundError):
+        return None
+
+
+def locate(path: Path, key: str, version: int) -> Located | None:
+    """One version's folder, two below its store, whatever it is called; None where it holds no model. OSError."""
+    try:
+        return _look_at_version(Path(os.path.realpath(path.parent.parent, strict=True)), key, version, path, None)
+    except _NotYet:
+        return None
+
+
+def _look_at_model(root: Path, path: Path, had: ModelEntry | None, now: float) -> ModelEntry | None:
+    problems: list[str] = []
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return None
+        _must_stay_in(root, path)
+        folders = _version_folders(path, problems)
+    except FileNotFoundError:
+        return None
+    except _Refused as error:
+        return ModelEntry({}, {}, problems=(str(error),))
+    except OSError as error:
+        problems.append(f"cannot be read: {error.strerror}")
+        kept = had or ModelEntry({}, {})
+        return ModelEntry(kept.versions, kept.aliases, kept.settling, tuple(problems), unreadable=True)
+    versions: dict[int, Located] = {}
+    settling: dict[int, Fingerprint] = {}
+    unreadable = False
+    for number, folder in folders.items():
+        located = had.versions.get(number) if had else None
+        try:
+            found = _look_at_version(root, path.name, number, folder, located)
+        except (_NotYet, FileNotFoundError):
+            continue
+        except OSError as error:
+            unreadable = True
+            problems.append(f"version {number} cannot be read: {error.strerror}")
+            if located:
+                versions[number] = located
+            continue
+        if located == found or _settled(found, had.settling.get(number) if had else None, now):
+            versions[number] = found
+        else:
+            settling[number] = found.fingerprint
+            if located:
+                versions[number] = located
+    aliases = _aliases(root, path, had, problems)
+    return ModelEntry(versions, aliases, settling, tuple(problems), unreadable)
+
+
+def _version_folders(path: Path, problems: list[str]) -> dict[int, Path]:
+    folders: dict[int, Path] = {}
+    for entry in sorted(_entries(path, MAX_VERSIONS), key=lambda entry: (len(entry.name), entry.name)):
+        # Shorter first: of `1` and `01` the first is the one that counts.
+        if VERSION.fullmatch(entry.name) and (entry.is_symlink() or entry.is_dir(follow_symlinks=False)):
+            number = int(entry.name)
+            if number in folders:
+                problems.append(
+                    f"'{folders[number].name}' and '{entry.name}' are one version; '{folders[number].name}' is used"
+                )
+            else:
+                folders[number] = path / entry.name
+    return folders
+
+
+def _look_at_version(root: Path, key: str, number: int, path: Path, had: Located | None) -> Located:
+    try:
+        fingerprint = _fingerprint(root, path)
+    except _Refused as error:
+        link = path.lstat()
+        return Located(key, number, path, (), (("", link.st_size, link.st_mtime_ns, link.st_ino),), None, str(error))
+    if had is not None and had.fingerprint == fingerprint and had.path == path:
+        return had
+    files = tuple(entry[0] for entry in fingerprint)
+    try:
+        manifest = _manifest(path / MANIFEST) if MANIFEST in files else None
+        refusal = None
+    except _Refused as error:
+        manifest, refusal = None, str(error)
+    return Located(key, number, path, files, fingerprint, manifest, refusal)
+
+
+def _fingerprint(root: Path, path: Path) -> Fingerprint:
+    """_Refused for what must not be opened, _NotYet where there is no model file."""
+    _must_stay_in(root, path)
+    seen: list[tuple[str, int, int, int]] = []
+    for name, info in _walk(root, path, "", 0):
+        seen.append((name, info.st_size, info.st_mtime_ns, info.st_ino))
+        if len(seen) > MAX_FILES:
+            raise _Refused(f"it has more than {MAX_FILES} files")
+    if not any(name in MODEL_FILES for name, *_ in seen):
+        raise _NotYet
+    return tuple(sorted(seen))
+
+
+def _walk(root: Path, folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, os.stat_result]]:
+    if depth > MAX_DEPTH:
+        raise _Refused(f"its folders nest deeper than {MAX_DEPTH}")
+    for entry in _entries(folder, MAX_FILES):
+        if entry.name.startswith("."):
+            continue  # temporary files of rsync and NFS
+        if entry.is_symlink():
+            _must_stay_in(root, Path(entry.path))
+        info = entry.stat()
+        if stat.S_ISDIR(info.st_mode):
+            yield from _walk(root, Path(entry.path), f"{prefix}{entry.name}/", depth + 1)
+        elif stat.S_ISREG(info.st_mode):
+            yield prefix + entry.name, info
+        else:
+            raise _Refused("it holds something that is neither a file nor a folder")
+
+
+def _must_stay_in(root: Path, path: Path) -> None:
+    """The folder that holds `path` has been checked before."""
+    if path.is_symlink() and not Path(os.path.realpath(path, strict=True)).is_relative_to(root):
+        raise _Refused("a symbolic link leads out of the model store")
+
+
+def _entries(folder: Path, limit: int) -> list["os.DirEntry[str]"]:
+    entries = []
+    with os.scandir(folder) as listing:
+        for entry in listing:
+            entries.append(entry)
+            if len(entries) > limit:
+                raise _Refused(f"a folder holds more than {limit} entries")
+    return entries
+
+
+def _settled(found: Located, seen_before: Fingerprint | None, now: float) -> bool:
+    """Whether nobody is copying the version any more."""
+    if found.refusal is not None and not found.files:
+        return True
+    if found.manifest is not None and not found.manifest.files.keys() <= set(found.files):
+        return False
+    if seen_before == found.fingerprint:
+        return True
+    try:
+        # mtime can be preserved by whoever copies; ctime cannot.
+        written = max((found.path / name).stat().st_ctime_ns for name in found.files)
+        if found.manifest is not None and found.manifest.files and found.path.stat().st_ctime_ns > written:
+            return True  # complete, and renamed to its place after the last write
+    except OSError:
+        return False
+    return max(written, *(entry[2] for entry in found.fingerprint)) < (now - SETTLED_S) * 1e9
+
+
+def _manifest(path: Path) -> Manifest:
+    document = _json(path, MANIFEST_BYTES)
+    files = document.get("files", {})
+    if not isinstance(files, dict) or len(files) > MAX_FILES:
+        raise _Refused(f"{MANIFEST}: `files` is not a map of names to digests")
+    for name, digest in files.items():
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise _Refused(f"{MANIFEST}: `files` has a digest that is not sha256 in hex")
+        if name.startswith(("/", ".")) or ".." in name.split("/"):
+            raise _Refused(f"{MANIFEST}: `files` names a file outside of the version")
+    parts = {name: document.get(name, []) for name in ("inputs", "outputs")}
+    serving = document.get("serving", {})
+    if not all(isinstance(part, list) for part in parts.values()) or not isinstance(serving, dict):
+        raise _Refused(f"{MANIFEST}: `inputs` and `outputs` must be lists, `serving` a map")
+    return Manifest(
+        {name: digest.lower() for name, digest in files.items()},
+        tuple(parts["inputs"]),
+        tuple(parts["outputs"]),
+        serving,
+    )
+
+
+def _aliases(root: Path, folder: Path, had: ModelEntry | None, problems: list[str]) -> Mapping[str, int]:
+    """The aliases; those of the look before where the file is broken."""
+    path = folder / ALIASES
+    try:
+        if not path.exists():
+            return {}
+        _must_stay_in(root, path)
+        return _checked_aliases(_json(path, ALIASES_BYTES))
+    except (_Refused, OSError) as error:
+        problems.append(str(error) if isinstance(error, _Refused) else f"{ALIASES} cannot be read: {error.strerror}")
+        return had.aliases if had else {}
+
+
+def _checked_aliases(document: dict[str, Any]) -> Mapping[str, int]:
+    for alias, version in document.items():
+        if not ALIAS.fullmatch(alias) or type(version) is not int or not 0 <= version < 10**18:
+            raise _Refused(f"{ALIASES}: not every entry is an alias ({ALIAS_PATTERN}) and a version")
+    return document
+
+
+def _json(path: Path, limit: int) -> dict[str, Any]:
+    # O_NONBLOCK: opening a pipe that nobody writes to must not wait.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _Refused(f"{path.name} is not a file")
+        text = file.read(limit + 1)
+    if len(text) > limit:
+        raise _Refused(f"{path.name} has more than {limit} bytes")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _Refused(f"{path.name} is not JSON") from None
+    if not isinstance(document, dict):
+        raise _Refused(f"{path.name} is not a map")
+    return document

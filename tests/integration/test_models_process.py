@@ -1,0 +1,84 @@
+"""What needs a process of its own: limits of the operating system, and what TensorFlow prints."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests import models_zoo as zoo
+
+TOO_MANY_OPEN_FILES = """
+import resource, sys, time
+from pathlib import Path
+from consumer.models.backend import load_keras
+from consumer.models.serving import Serving
+from tests.models_zoo import Told
+
+load_keras()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+class Mending(Told):
+    def load_attempt_failed(self, *what):
+        super().load_attempt_failed(*what)
+        if self.count("attempt") == 2:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+told = Mending()
+serving = Serving(
+    Path(sys.argv[1]), poll_s=3600, cache_models=9, cache_bytes=1 << 30, load_attempts=5, load_backoff_s=0.01,
+    load_backoff_max_s=1, trusted_h5=frozenset(), events=told, clock=time.monotonic,
+)
+serving.preload(["first"], 60)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+serving.preload(["second"], 60)
+print([event[:4] for event in told.events])
+print(told.events[1][4])
+serving.close(10)
+"""
+
+QUIET = """
+import sys
+import numpy as np
+from pathlib import Path
+from consumer.models.formats import OpenOptions, open_model
+from consumer.models.store import locate
+for format_ in ("keras", "h5", "savedmodel"):
+    loaded = open_model(locate(Path(sys.argv[1], format_, "1"), format_, 1), OpenOptions(frozenset(), 1 << 30))
+    inputs = {"image": np.zeros((1, 2), np.float32), "token": np.zeros((1, 3), np.int32)}
+    print(loaded.format, sorted(loaded.predict(inputs)))
+"""
+
+
+def run(code: str, store: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code, str(store)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def test_too_many_open_files_pass(tmp_path: Path) -> None:
+    for key in ("first", "second"):
+        zoo.put(zoo.sequential(), tmp_path, key, 1, "keras")
+    result = run(TOO_MANY_OPEN_FILES, tmp_path)
+    assert result.returncode == 0, result.stderr
+    events, error = result.stdout.splitlines()
+    assert events == str(
+        [("loaded", "first", 1), ("attempt", "second", 1, 1), ("attempt", "second", 1, 2), ("loaded", "second", 1)]
+    )
+    assert "Too many open files" in error
+    assert str(tmp_path) not in error
+
+
+def test_a_newcomer_sees_nothing_of_tensorflow(tmp_path: Path) -> None:
+    for format_ in ("keras", "h5", "savedmodel"):
+        zoo.put(zoo.two_by_two(), tmp_path, format_, 1, format_)
+    result = run(QUIET, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout.splitlines() == [f"{name} ['echo', 'total']" for name in ("keras", "h5", "savedmodel")]

@@ -1,0 +1,142 @@
+"""Who stays in memory, and who leaves."""
+
+import numpy as np
+
+from consumer.models.cache import Cache
+from consumer.models.runtime import Loaded, Signature, TensorSpec
+
+SPEC = TensorSpec("x", "FP32", (None,))
+
+
+def model(key: str, version: int = 1, nbytes: int = 10) -> Loaded:
+    return Loaded(
+        key=key,
+        version=version,
+        format="keras",
+        path_in_store=f"{key}/{version}/model.keras",
+        signature=Signature((SPEC,), (SPEC,), None),
+        call=lambda x: [x],
+        nbytes=nbytes,
+        fingerprint=(),
+    )
+
+
+class Dropped(list[tuple[str, int, str]]):
+    def __call__(self, loaded: Loaded, why: str) -> None:
+        self.append((loaded.key, loaded.version, why))
+
+
+def cache(max_models: int = 2, max_bytes: int = 100) -> tuple[Cache, Dropped]:
+    dropped = Dropped()
+    return Cache(max_models, max_bytes, dropped), dropped
+
+
+def keys(cached: Cache) -> list[str]:
+    return [loaded.key for loaded in cached.models()]
+
+
+def test_the_least_recently_used_leaves_first() -> None:
+    cached, dropped = cache()
+    a, b, c = model("a"), model("b"), model("c")
+    assert cached.put(a, None) == []
+    assert cached.put(b, None) == []
+    cached.touch(a)
+    assert cached.put(c, None) == [b]
+    assert keys(cached) == ["a", "c"]
+    assert cached.get("b", 1) is None
+    cached.sweep()
+    assert dropped == [("b", 1, "evicted")]
+
+
+def test_getting_is_using() -> None:
+    cached, _ = cache()
+    a, b = model("a"), model("b")
+    cached.put(a, None)
+    cached.put(b, None)
+    assert cached.get("a", 1) is a
+    assert cached.put(model("c"), None) == [b]
+
+
+def test_as_many_leave_as_bytes_need_and_no_more() -> None:
+    cached, _ = cache(max_models=10)
+    models = [model(key, nbytes=30) for key in "abc"]
+    for loaded in models:
+        cached.put(loaded, None)
+    assert cached.put(model("d", nbytes=60), None) == models[:2]
+    assert cached.nbytes == 30 + 60 + 60  # what left counts until it is swept
+    cached.sweep()
+    assert cached.nbytes == 90
+
+
+def test_who_is_in_use_or_pinned_stays_and_the_newcomer_waits() -> None:
+    cached, _ = cache()
+    a, b, c = model("a"), model("b"), model("c")
+    cached.put(a, None)
+    cached.put(b, None)
+    a.retain()
+    cached.pinned.add(("b", 1))
+    assert cached.put(c, None) is None
+    assert keys(cached) == ["a", "b"]
+    a.release()
+    assert cached.put(c, None) == [a]
+
+
+def test_nobody_leaves_for_a_newcomer_that_does_not_fit_even_so() -> None:
+    cached, _ = cache(max_models=10)
+    a, b = model("a", nbytes=40), model("b", nbytes=40)
+    cached.put(a, None)
+    cached.put(b, None)
+    b.retain()
+    assert cached.put(model("c", nbytes=90), None) is None
+    assert keys(cached) == ["a", "b"]
+
+
+def test_too_large_beside_the_pinned_is_never() -> None:
+    cached, _ = cache()
+    a = model("a", nbytes=40)
+    cached.put(a, None)
+    assert cached.refusal(model("b", nbytes=100), None) is None
+    cached.pinned.add(("a", 1))
+    assert cached.refusal(model("b", nbytes=60), None) is None
+    assert "LOADONCE_CACHE_BYTES" in (cached.refusal(model("b", nbytes=61), None) or "")
+    assert cached.refusal(model("a", 2, nbytes=100), a) is None  # it takes the place of the pinned one
+    assert cached.refusal(model("a", 2, nbytes=100), None) is not None
+    full, _ = cache(max_models=1)
+    full.put(a, None)
+    full.pinned.add(("a", 1))
+    assert "LOADONCE_CACHE_MODELS" in (full.refusal(model("b"), None) or "")
+    assert full.refusal(model("a"), None) is None
+
+
+def test_a_swap_needs_no_room_for_both() -> None:
+    cached, dropped = cache(max_models=1)
+    old, new = model("a", 1, nbytes=90), model("a", 2, nbytes=90)
+    cached.put(old, None)
+    cached.pinned.add(("a", 1))
+    old.retain()
+    assert cached.put(new, old) == []
+    cached.drop(old, "replaced")
+    cached.sweep()
+    assert dropped == []  # its last batch has not left
+    assert cached.nbytes == 180
+    old.release()
+    cached.sweep()
+    assert dropped == [("a", 1, "replaced")]
+    assert keys(cached) == ["a"]
+
+
+def test_the_same_version_anew_takes_the_place_of_the_old() -> None:
+    cached, dropped = cache(max_models=1)
+    old, new = model("a"), model("a")
+    cached.put(old, None)
+    assert cached.put(new, None) == []
+    assert cached.get("a", 1) is new
+    cached.drop(old, "withdrawn")  # it is not the one that is served any more
+    assert cached.get("a", 1) is new
+    cached.sweep()
+    assert ("a", 1, "replaced") in dropped
+
+
+def test_a_loaded_model_predicts_without_a_store() -> None:
+    answer = model("a").predict({"x": np.ones(2, np.float32)})
+    assert answer["x"].tolist() == [1.0, 1.0]

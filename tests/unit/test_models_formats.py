@@ -1,0 +1,556 @@
+"""The three formats with real models and real broken files: signature, predictions, refusals."""
+
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from consumer.models.backend import load_keras, load_tensorflow
+from consumer.models.digest import sha256
+from consumer.models.errors import PermanentLoadError, StaleError, TooLargeError
+from consumer.models.formats import OpenOptions, open_model
+from consumer.models.runtime import Loaded, Signature, TensorSpec
+from consumer.models.store import locate
+from schemas.reasons import Reason
+from tests import models_zoo as zoo
+
+FORMATS = ["keras", "h5", "savedmodel"]
+KERAS = ["keras", "h5"]
+
+
+def opened(folder: Path, *, trusted: bool = False, max_bytes: int = sys.maxsize) -> Loaded:
+    located = locate(folder, "m", 1)
+    assert located is not None
+    return open_model(located, OpenOptions(frozenset({"m"} if trusted else ()), max_bytes))
+
+
+def stored(tmp_path: Path, model: Any, format_: str) -> Path:
+    return zoo.put(model, tmp_path, "m", 1, format_)
+
+
+def refused(folder: Path, **options: Any) -> str:
+    with pytest.raises(PermanentLoadError) as caught:
+        opened(folder, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "/" not in message
+    return message
+
+
+def f4(*rows: Any) -> Any:
+    return np.array(rows, np.float32)
+
+
+# what opens --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_one_input(tmp_path: Path, format_: str) -> None:
+    loaded = opened(stored(tmp_path, zoo.dense(bias=0.5), format_))
+    assert loaded.format == format_
+    assert loaded.signature.inputs == (TensorSpec("features", "FP32", (None, 4)),)
+    (output,) = loaded.signature.outputs
+    assert (output.datatype, output.shape) == ("FP32", (None, 3))
+    if format_ != "savedmodel":
+        assert output.name == "scores"
+    assert loaded.signature.rows is None
+    answer = loaded.predict({"features": f4([1, 2, 3, 4], [0, 0, 0, 0])})
+    np.testing.assert_array_equal(answer[output.name], f4([10.5] * 3, [0.5] * 3))
+    assert answer[output.name].dtype == np.float32
+    assert loaded.load_seconds > 0
+    assert loaded.nbytes >= 15 * 4
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_sequential(tmp_path: Path, format_: str) -> None:
+    loaded = opened(stored(tmp_path, zoo.sequential(), format_))
+    assert [spec.name for spec in loaded.signature.inputs] == ["pair"]
+    (answer,) = loaded.predict({"pair": f4([1, 2])}).values()
+    np.testing.assert_array_equal(answer, f4([6]))
+    if format_ != "savedmodel":
+        assert [spec.name for spec in loaded.signature.outputs] == ["sum"]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_several_named_inputs_and_outputs(tmp_path: Path, format_: str) -> None:
+    loaded = opened(stored(tmp_path, zoo.two_by_two(), format_))
+    assert loaded.signature == Signature(
+        inputs=(TensorSpec("image", "FP32", (None, 2)), TensorSpec("token", "INT32", (None, 3))),
+        outputs=(TensorSpec("echo", "FP32", (None, 2)), TensorSpec("total", "FP32", (None, 1))),
+        rows=None,
+    )
+    answer = loaded.predict({"token": np.zeros((2, 3), np.int32), "image": f4([1, 2], [3, 4])})
+    assert list(answer) == ["echo", "total"]
+    np.testing.assert_array_equal(answer["echo"], f4([10, 20], [30, 40]))
+    np.testing.assert_array_equal(answer["total"], f4([3], [7]))
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("structure", ["list", "dict of other names"])
+def test_inputs_as_a_list_or_a_dict(tmp_path: Path, format_: str, structure: str) -> None:
+    keras = load_keras()
+    b, a = keras.Input((1,), name="b"), keras.Input((1,), name="a")
+    outputs = keras.layers.Subtract(name="b_minus_a")([b, a])
+    model = keras.Model([b, a] if structure == "list" else {"x": b, "y": a}, outputs)
+    loaded = opened(stored(tmp_path, model, format_))
+    assert {spec.name for spec in loaded.signature.inputs} == {"a", "b"}
+    (answer,) = loaded.predict({"a": f4([1]), "b": f4([5])}).values()
+    np.testing.assert_array_equal(answer, f4([4]))
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_integers_and_a_dimension_that_varies(tmp_path: Path, format_: str) -> None:
+    loaded = opened(stored(tmp_path, zoo.embedding(), format_))
+    assert loaded.signature.inputs == (TensorSpec("tokens", "INT32", (None, None)),)
+    for length in (1, 2, 7):
+        (answer,) = loaded.predict({"tokens": np.ones((3, length), np.int32)}).values()
+        np.testing.assert_array_equal(answer, np.ones((3, 2), np.float32))
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_strings(tmp_path: Path, format_: str) -> None:
+    loaded = opened(stored(tmp_path, zoo.text(), format_))
+    assert loaded.signature.inputs == (TensorSpec("text", "BYTES", (None, 1)),)
+    (answer,) = loaded.predict({"text": np.array([[b"a kafka"], [b"model"]], object)}).values()
+    np.testing.assert_array_equal(answer, [[1, 2], [3, 0]])
+    assert answer.dtype == np.int64
+
+
+def test_strings_come_out_as_bytes(tmp_path: Path) -> None:
+    tf = load_tensorflow()
+    folder = zoo.put_module(
+        tmp_path / "1", lambda x: {"upper": tf.strings.upper(x)}, x=tf.TensorSpec((None,), tf.string, "x")
+    )
+    loaded = opened(folder)
+    answer = loaded.predict({"x": np.array([b"a\xff", b""], object)})["upper"]
+    assert answer.dtype == object
+    assert answer.tolist() == [b"A\xff", b""]
+
+
+@pytest.mark.parametrize("format_", KERAS)
+def test_a_fixed_number_of_rows(tmp_path: Path, format_: str) -> None:
+    loaded = opened(stored(tmp_path, zoo.fixed_rows(), format_))
+    assert loaded.signature.rows == 3
+    np.testing.assert_array_equal(loaded.predict({"pair": f4([1, 1], [2, 2], [3, 3])})["sum"], f4([2], [4], [6]))
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float64", "uint8", "int64", "bool", "uint32"])
+def test_datatypes_go_through_exactly(tmp_path: Path, name: str) -> None:
+    tf = load_tensorflow()
+    dtype = tf.as_dtype(name)
+    folder = zoo.put_module(tmp_path / "1", lambda x: {"same": tf.identity(x)}, x=tf.TensorSpec((None, 2), dtype, "x"))
+    loaded = opened(folder)
+    array = np.array([[0, 1]]).astype(dtype.as_numpy_dtype)
+    answer = loaded.predict({"x": array})["same"]
+    assert answer.dtype == array.dtype
+    np.testing.assert_array_equal(answer, array)
+
+
+def test_a_signature_of_any_rank(tmp_path: Path) -> None:
+    tf = load_tensorflow()
+    folder = zoo.put_module(tmp_path / "1", lambda x: {"twice": x + x}, x=tf.TensorSpec(None, tf.float32, "x"))
+    loaded = opened(folder)
+    assert loaded.signature.inputs == (TensorSpec("x", "FP32", None),)
+    assert loaded.predict({"x": np.ones((2, 3, 4), np.float32)})["twice"].shape == (2, 3, 4)
+
+
+def test_the_only_signature_serves_whatever_its_name(tmp_path: Path) -> None:
+    tf = load_tensorflow()
+    module = tf.Module()
+    module.f = tf.function(lambda x: {"y": x * 3.0}, input_signature=[tf.TensorSpec((None,), tf.float32, name="x")])
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"other": module.f})
+    np.testing.assert_array_equal(opened(tmp_path / "1").predict({"x": f4(1, 2)})["y"], f4(3, 6))
+    tf.saved_model.save(module, str(tmp_path / "2"), signatures={"other": module.f, "another": module.f})
+    assert "2 signatures and none is serving_default" in refused(tmp_path / "2")
+
+
+def test_a_savedmodel_of_tensorflow_1(tmp_path: Path) -> None:
+    tf = load_tensorflow()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.string, [None], name="x")
+        factor = tf.compat.v1.get_variable("factor", initializer=tf.constant(3.0))
+        y = tf.strings.to_number(x) * factor
+        session.run(tf.compat.v1.global_variables_initializer())
+        tf.compat.v1.saved_model.simple_save(session, str(tmp_path / "1"), {"text": x}, {"number": y})
+    loaded = opened(tmp_path / "1")
+    assert loaded.signature.inputs == (TensorSpec("text", "BYTES", (None,)),)
+    np.testing.assert_array_equal(loaded.predict({"text": np.array([b"2"], object)})["number"], f4(6))
+
+
+@pytest.mark.parametrize("format_", KERAS)
+def test_dropout_and_the_like_do_not_train(tmp_path: Path, format_: str) -> None:
+    keras = load_keras()
+    inputs = keras.Input((100,), name="x")
+    loaded = opened(stored(tmp_path, keras.Model(inputs, keras.layers.Dropout(0.9, name="y")(inputs)), format_))
+    np.testing.assert_array_equal(loaded.predict({"x": np.ones((1, 100), np.float32)})["y"], np.ones((1, 100)))
+
+
+@pytest.mark.parametrize("format_", KERAS)
+def test_a_layer_with_two_outputs_gives_distinct_names(tmp_path: Path, format_: str) -> None:
+    keras = load_keras()
+    inputs = keras.Input((2, 3), name="x")
+    outputs = keras.layers.LSTM(2, return_state=True, name="lstm")(inputs)
+    loaded = opened(stored(tmp_path, keras.Model(inputs, outputs), format_))
+    assert [spec.name for spec in loaded.signature.outputs] == ["lstm", "lstm_1", "lstm_2"]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_nothing_is_cast(tmp_path: Path, format_: str) -> None:
+    loaded = opened(stored(tmp_path, zoo.embedding(), format_))
+    with pytest.raises((ValueError, TypeError, load_tensorflow().errors.OpError)):
+        loaded.predict({"tokens": np.ones((1, 2), np.int64)})
+
+
+def test_the_function_is_traced_once(tmp_path: Path) -> None:
+    traced: list[int] = []
+    keras = load_keras()
+
+    def call(_: Any, inputs: Any) -> Any:
+        traced.append(1)
+        return inputs * 1.0
+
+    layer = type("Counting", (keras.layers.Layer,), {"call": call})
+    inputs = keras.Input((None,), name="x")
+    with keras.saving.custom_object_scope({"Counting": layer}):
+        loaded = opened(stored(tmp_path, keras.Model(inputs, layer()(inputs)), "keras"))
+    before = len(traced)
+    for rows in range(1, 20):
+        loaded.predict({"x": np.ones((rows, rows), np.float32)})
+    assert len(traced) == before
+
+
+def test_a_model_that_does_not_take_zeros_is_served_all_the_same(tmp_path: Path) -> None:
+    tf = load_tensorflow()
+    folder = zoo.put_module(
+        tmp_path / "1", lambda x: {"number": tf.strings.to_number(x)}, x=tf.TensorSpec((None,), tf.string, "x")
+    )
+    np.testing.assert_array_equal(opened(folder).predict({"x": np.array([b"1.5"], object)})["number"], f4(1.5))
+
+
+# what is not served ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "dtype", "why"),
+    [
+        (lambda tf, x: tf.reduce_sum(x), (None, 2), "float32", "output 'y' has rank 0"),
+        (lambda tf, x: tf.reduce_sum(x, 0, keepdims=True), (None, 2), "float32", "does not follow the rows"),
+        (lambda tf, x: tf.reshape(x, (-1,)), (None, 2), "float32", "output 'y' has shape [2] for 1 rows"),
+        (lambda tf, x: tf.reshape(tf.reduce_sum(x), tf.shape(x)[:0]), (None,), "float32", "rank 0"),
+        (lambda tf, x: tf.ensure_shape(x[:1], None), None, "float32", "output 'y' has shape [1] for 2 rows"),
+        (lambda tf, x: x, (), "float32", "input 'x' has rank 0"),
+        (lambda tf, x: x, (None,), "complex64", "input 'x' is complex64"),
+        (lambda tf, x: tf.cast(x, tf.complex64), (None,), "float32", "output 'y' is complex64"),
+        (lambda tf, x: tf.quantization.quantize(x, 0.0, 1.0, tf.quint8).output, (None,), "float32", "is quint8"),
+    ],
+)
+def test_signatures_outside_of_the_contract_are_refused(
+    tmp_path: Path, function: Callable[[Any, Any], Any], shape: Any, dtype: str, why: str
+) -> None:
+    tf = load_tensorflow()
+    folder = zoo.put_module(
+        tmp_path / "1", lambda x: {"y": function(tf, x)}, x=tf.TensorSpec(shape, tf.as_dtype(dtype), "x")
+    )
+    assert why in refused(folder)
+
+
+@pytest.mark.parametrize("format_", KERAS)
+def test_sparse_inputs_are_refused(tmp_path: Path, format_: str) -> None:
+    keras = load_keras()
+    inputs = keras.Input((4,), sparse=True, name="x")
+    folder = stored(tmp_path, keras.Model(inputs, keras.layers.Dense(1)(inputs)), format_)
+    assert "sparse or ragged" in refused(folder)
+
+
+@pytest.mark.parametrize("format_", KERAS)
+def test_lambda_layers_are_refused(tmp_path: Path, format_: str) -> None:
+    message = refused(stored(tmp_path, zoo.with_lambda(), format_))
+    assert "Lambda" in message
+    assert ("LOADONCE_TRUSTED_H5_MODELS" in message) == (format_ == "h5")
+
+
+def test_an_h5_model_that_is_trusted_may_hold_a_lambda(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.with_lambda(), "h5")
+    np.testing.assert_array_equal(opened(folder, trusted=True).predict({"pair": f4([1, 2])})["twice"], f4([2, 4]))
+
+
+def test_trust_is_for_h5_only(tmp_path: Path) -> None:
+    refused(stored(tmp_path, zoo.with_lambda(), "keras"), trusted=True)
+
+
+def edit_h5(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    with h5py.File(folder / "model.h5", "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        change(config)
+        file.attrs["model_config"] = json.dumps(config)
+
+
+def last_layer(config: dict[str, Any]) -> dict[str, Any]:
+    layer: dict[str, Any] = config["config"]["layers"][-1]
+    return layer
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: last_layer(config).update(class_name="TFOpLambda"),
+        lambda config: last_layer(config).update(class_name="TFSMLayer"),
+        lambda config: last_layer(config).update(class_name="os.system"),
+        lambda config: last_layer(config).update(class_name=["Dense"]),
+        lambda config: last_layer(config).update(module="os"),
+        lambda config: last_layer(config).update(module="kerasx.layers"),
+        lambda config: last_layer(config).update(registered_name="Custom>Dense"),
+        lambda config: last_layer(config)["config"].update(
+            activation={"class_name": "function", "config": "system", "module": "os"}
+        ),
+        lambda config: last_layer(config)["config"].update(activation={"class_name": "__lambda__", "config": {}}),
+        lambda config: last_layer(config)["config"].update(deep=[[{"a": [{"class_name": "Lambda"}]}]]),
+        lambda config: last_layer(config)["config"].update(function=["4wEAAAA=", None, None]),
+        lambda config: config.update(class_name="Evil"),
+    ],
+)
+def test_an_h5_configuration_with_anything_but_keras_own_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    folder = stored(tmp_path, zoo.dense(), "h5")
+    edit_h5(folder, change)
+    assert "LOADONCE_TRUSTED_H5_MODELS" in refused(folder)
+
+
+def test_an_h5_layer_that_reads_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocabulary").write_text("secret\n")
+    keras = load_keras()
+    inputs = keras.Input((1,), dtype="string", name="x")
+    layer = keras.layers.StringLookup(vocabulary=["word"])
+    folder = stored(tmp_path, keras.Model(inputs, layer(inputs)), "h5")
+    edit_h5(folder, lambda config: last_layer(config)["config"].update(vocabulary=str(tmp_path / "vocabulary")))
+    refused(folder)
+    opened(folder, trusted=True)  # it would have been read
+
+
+def test_the_configuration_is_read_before_keras_sees_the_file(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    keras = load_keras()
+    inputs = keras.Input((2,), name="pair")
+    code = f"lambda x: (__import__('pathlib').Path({str(ran)!r}).touch(), x)[1]"
+    model = keras.Model(inputs, keras.layers.Lambda(eval(code))(inputs))
+    folder = stored(tmp_path, model, "h5")
+    ran.unlink()
+    refused(folder)
+    assert not ran.exists()
+    opened(folder, trusted=True)
+    assert ran.exists()  # it would have run
+
+
+@pytest.mark.parametrize("config", ["{", "[" * 100_000, "x" * 100])
+def test_an_h5_configuration_that_is_no_json(tmp_path: Path, config: str) -> None:
+    folder = stored(tmp_path, zoo.dense(), "h5")
+    with h5py.File(folder / "model.h5", "r+", track_order=True) as file:
+        del file.attrs["model_config"]
+        file.attrs["model_config"] = config
+    assert "not JSON" in refused(folder)
+
+
+def test_an_h5_file_of_weights_only(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    zoo.dense().save_weights(tmp_path / "1" / "x.weights.h5")
+    (tmp_path / "1" / "x.weights.h5").rename(tmp_path / "1" / "model.h5")
+    assert "weights and no model" in refused(tmp_path / "1")
+
+
+def test_an_h5_file_with_weights_in_another_file(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "h5")
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["secret"] = np.zeros((4, 3), np.float32)
+    with h5py.File(folder / "model.h5", "r+") as file:
+        names: list[str] = []
+        file["model_weights"].visit(names.append)
+        (name,) = [name for name in names if name.endswith(("kernel", "kernel:0"))]
+        del file["model_weights"][name]
+        file["model_weights"][name] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/secret")
+    assert "ExternalLink" in refused(folder)
+
+
+# broken files ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+def test_truncated_files_are_corrupt(tmp_path: Path, format_: str, keep: float) -> None:
+    folder = stored(tmp_path, zoo.dense(), format_)
+    file = folder / {"savedmodel": "saved_model.pb"}.get(format_, f"model.{format_}")
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * keep)])
+    refused(folder)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_garbage_is_corrupt(tmp_path: Path, format_: str) -> None:
+    (tmp_path / "1").mkdir()
+    name = {"savedmodel": "saved_model.pb"}.get(format_, f"model.{format_}")
+    (tmp_path / "1" / name).write_bytes(b"this is not a model" * 100)
+    refused(tmp_path / "1")
+
+
+@pytest.mark.parametrize("name", ["variables.index", "variables.data-00000-of-00001"])
+@pytest.mark.parametrize("how", ["missing", "truncated"])
+def test_a_savedmodel_without_its_variables_is_corrupt(tmp_path: Path, name: str, how: str) -> None:
+    folder = stored(tmp_path, zoo.dense(), "savedmodel")
+    file = folder / "variables" / name
+    if how == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:10])
+    refused(folder)
+
+
+def test_weights_of_another_shape_are_corrupt(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "h5")
+    edit_h5(folder, lambda config: last_layer(config)["config"].update(units=5))
+    refused(folder)
+
+
+def archive_of(folder: Path, change: Callable[[dict[str, bytes]], None]) -> None:
+    path = folder / "model.keras"
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    change(entries)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+
+
+@pytest.mark.parametrize("name", ["../escape", "/absolute", "a/../../b", "..\\escape", "C:\\x"])
+def test_an_archive_with_names_that_lead_out_is_refused(tmp_path: Path, name: str) -> None:
+    folder = stored(tmp_path, zoo.dense(), "keras")
+    archive_of(folder, lambda entries: entries.update({name: b"x"}))
+    assert "leads out of it" in refused(folder)
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "keras")
+    archive_of(folder, lambda entries: entries.update({"assets/bomb": bytes(50_000_000)}))
+    assert (folder / "model.keras").stat().st_size < 1_000_000
+    with pytest.raises(TooLargeError, match="unpacked it has 50"):
+        opened(folder, max_bytes=10_000_000)
+
+
+def test_an_archive_of_too_many_entries_is_refused(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "keras")
+    archive_of(folder, lambda entries: entries.update({f"assets/{index}": b"" for index in range(10_001)}))
+    assert "entries" in refused(folder)
+
+
+def test_an_archive_with_a_huge_configuration_is_refused(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "keras")
+    archive_of(folder, lambda entries: entries.update({"config.json": b" " * (64 * 1024 * 1024 + 1)}))
+    assert "config.json" in refused(folder)
+
+
+def test_an_archive_that_imports_is_refused(tmp_path: Path) -> None:
+    def change(entries: dict[str, bytes]) -> None:
+        config = json.loads(entries["config.json"])
+        config["config"]["layers"][-1].update(module="os", class_name="system", registered_name=None)
+        entries["config.json"] = json.dumps(config).encode()
+
+    folder = stored(tmp_path, zoo.dense(), "keras")
+    archive_of(folder, change)
+    refused(folder)
+
+
+def test_weights_in_the_archive_that_point_elsewhere_are_refused(tmp_path: Path) -> None:
+    def change(entries: dict[str, bytes]) -> None:
+        buffer = io.BytesIO(entries["model.weights.h5"])
+        with h5py.File(buffer, "r+") as file:
+            names: list[str] = []
+            file.visit(names.append)
+            name = next(name for name in names if isinstance(file[name], h5py.Dataset))
+            del file[name]
+            file[name] = h5py.ExternalLink("/etc/hostname", "/x")
+        entries["model.weights.h5"] = buffer.getvalue()
+
+    folder = stored(tmp_path, zoo.dense(), "keras")
+    archive_of(folder, change)
+    refused(folder)
+
+
+def test_a_model_larger_than_the_cache_is_not_opened(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "h5")
+    with pytest.raises(TooLargeError) as caught:
+        opened(folder, max_bytes=1000)
+    assert caught.value.reason is Reason.MODEL_UNAVAILABLE
+
+
+# digests -----------------------------------------------------------------------------------------------------------
+
+
+def manifest(folder: Path, **changes: str | None) -> None:
+    files = {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    for name, digest in changes.items():
+        if digest is None:
+            del files[name]
+        else:
+            files[name] = digest
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_digests_that_hold(tmp_path: Path, format_: str) -> None:
+    folder = stored(tmp_path, zoo.dense(), format_)
+    manifest(folder)
+    assert opened(folder).format == format_
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_one_flipped_bit_is_corrupt(tmp_path: Path, format_: str) -> None:
+    folder = stored(tmp_path, zoo.dense(), format_)
+    manifest(folder)
+    name = {"savedmodel": "variables/variables.data-00000-of-00001"}.get(format_, f"model.{format_}")
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    assert "the digest of" in refused(folder)
+
+
+def test_a_file_without_a_digest_is_not_opened(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "savedmodel")
+    manifest(folder, **{"variables/variables.index": None})
+    assert refused(folder) == "the manifest has no digest of variables.index"
+
+
+def test_digests_are_of_lower_or_upper_case(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "keras")
+    manifest(folder, **{"model.keras": sha256(folder / "model.keras").upper()})
+    opened(folder)
+
+
+# changes in between ------------------------------------------------------------------------------------------------
+
+
+def test_files_that_are_not_those_of_the_look_are_stale(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "keras")
+    located = locate(folder, "m", 1)
+    assert located is not None
+    zoo.dense(bias=1.0).save(folder / "model.keras")
+    with pytest.raises(StaleError):
+        open_model(located, OpenOptions(frozenset(), sys.maxsize))
+
+
+def test_a_withdrawn_version_is_stale_and_not_corrupt(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "keras")
+    located = locate(folder, "m", 1)
+    assert located is not None
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(StaleError):
+        open_model(located, OpenOptions(frozenset(), sys.maxsize))
