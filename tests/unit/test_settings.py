@@ -142,3 +142,8 @@ def test_control_characters_of_a_value_stay_out_of_the_message(monkeypatch: pyte
 def test_every_option_has_one_sentence() -> None:
     for option in settings.describe(settings.load()):
         assert option.description.endswith("."), option.name
+
+
+def test_the_page_of_options_is_what_the_code_says() -> None:
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert page.read_text("utf-8") == settings.reference(), "run: make docs"
