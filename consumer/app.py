@@ -1,13 +1,12 @@
 """The composition root: builds the parts from the settings, owns their lifetimes, runs the loop."""
 
 import os
-import signal
 import socket
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from types import FrameType
 
+from consumer.deadline import Deadline
 from consumer.delivery.connection import require_fast_crc
 from consumer.delivery.offsets import Offsets
 from consumer.delivery.sink import Sink
@@ -23,24 +22,24 @@ from consumer.observe.status import Status
 from consumer.observe.told import LoopTold, ModelsTold
 from consumer.pipeline.job import Job
 from consumer.settings import Settings, named
+from consumer.stop import Stop, StoppedWhileStartingError
 
 # Preloading ends with the loader's own retries; this bounds a store or a model that does not answer at all.
 PRELOAD_S = 600.0
-CLOSE_S = 3.0
+CLOSE_S = 3.0  # for all parts together, after DRAIN_S
 
 
-def run(settings: Settings) -> Exit:
-    """Serve until SIGTERM or SIGINT. FatalError says in one line why that cannot be, or can no longer be."""
+def run(settings: Settings, stop: Stop) -> Exit:
+    """Serve until `stop`. FatalError says in one line why that cannot be, or can no longer be."""
     logs.configure(settings.log_format, settings.log_level)
-    stop = _Stop()
     try:
         _serve(settings, stop)
-    except _StoppedWhileStarting:
+    except StoppedWhileStartingError:
         logs.logger().info("stopped before the loop began")
     return Exit.OK
 
 
-def _serve(settings: Settings, stop: "_Stop") -> None:
+def _serve(settings: Settings, stop: Stop) -> None:
     require_fast_crc()
     if not settings.model_store.is_dir():
         raise FatalError(
@@ -51,7 +50,8 @@ def _serve(settings: Settings, stop: "_Stop") -> None:
     log = logs.logger()
     log.info("starting", consumer=name, store=str(settings.model_store), group=settings.group_id)
     check_topics(settings)  # before TensorFlow is imported: what cannot work is said at once
-    status = Status(clock)
+    status = Status(clock, settings.stall_s)
+    closing = Deadline(clock, CLOSE_S)
     with ExitStack() as stack:
         port = stack.enter_context(http.serving(status, settings.http_host, settings.http_port))
         log.info("http listening", host=settings.http_host, port=port)
@@ -67,21 +67,25 @@ def _serve(settings: Settings, stop: "_Stop") -> None:
             events=ModelsTold(),
             clock=clock,
         )
-        stack.callback(serving.close, CLOSE_S)
+        stack.callback(lambda: serving.close(closing.left))
         try:
             serving.preload(settings.models_to_preload, PRELOAD_S)
         except PreloadError as error:
             option = "preload" if settings.preload else "default_model"
             raise FatalError(
-                Exit.CONFIG, f"{named(settings, option)}: {error.name} cannot be loaded: {error.failure.message}"
+                Exit.CONFIG,
+                f"{named(settings, option)}: {error.name} cannot be loaded: {error.failure.message}; "
+                f"`loadonce models verify` looks at all of {named(settings, 'model_store')}",
             ) from None
         offsets = Offsets()
+        inference = Inference(clock)
+        stack.callback(lambda: inference.close(closing.left))
         sink: Sink[Job] = Sink(settings, name, clock)
-        stack.callback(sink.close, CLOSE_S)
+        stack.callback(lambda: sink.close(closing.left))
         source = Source(settings, name, offsets)
-        stack.callback(source.close, CLOSE_S)
-        inference = Inference()
-        stack.callback(inference.close, CLOSE_S)
+        stack.callback(lambda: source.close(closing.left))
+        stack.callback(logs.hush_kafka)
+        stack.callback(closing.restart)
         loop = Loop(
             settings,
             source=source,
@@ -95,27 +99,6 @@ def _serve(settings: Settings, stop: "_Stop") -> None:
             wall_clock=time.time,
         )
         status.snapshot = replace(status.snapshot, phase="running", turned=clock())
-        stop.starting = False
+        stop.started()
         source.join()
-        loop.run(lambda: stop.asked)
-
-
-class _StoppedWhileStarting(BaseException):
-    """A signal came before there was a loop to drain."""
-
-
-class _Stop:
-    """SIGTERM and SIGINT: the first asks the loop to drain, the second ends the process at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.starting = True
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        if self.starting:
-            raise _StoppedWhileStarting
+        loop.run(stop.asked)

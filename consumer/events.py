@@ -9,8 +9,8 @@ from schemas.reasons import Failure
 class LoopEvents(Protocol):
     """Called on the loop's thread; must not block."""
 
-    def turned(self, now: float) -> None:
-        """The loop has gone round once more; `now` is monotonic seconds."""
+    def turned(self, now: float, inferring_s: float) -> None:
+        """The loop has gone round once more, at `now` (monotonic seconds); a model has been running for so long."""
 
     def assigned(self, partitions: Sequence[int], *, joined: bool) -> None:
         """The partitions owned, or the membership, have changed."""

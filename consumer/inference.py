@@ -1,6 +1,7 @@
 """The one thread that runs TensorFlow, so that polling, decoding and sending overlap with computing."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -23,7 +24,9 @@ class Predicted:
 class Inference:
     """Batches in, answers out, in order. All methods are for the loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began: float | None = None
         self._in: SimpleQueue[Batch | None] = SimpleQueue()
         self._out: SimpleQueue[Predicted | BaseException] = SimpleQueue()
         self._pending = 0
@@ -39,6 +42,12 @@ class Inference:
     def has_room(self) -> bool:
         """Whether another batch would not have to wait for more than one."""
         return self._pending < DEPTH
+
+    @property
+    def running_s(self) -> float:
+        """For how long the batch at hand has been computed; 0 where there is none."""
+        began = self._began
+        return 0.0 if began is None else self._clock() - began
 
     def submit(self, batch: Batch) -> None:
         """Hand over a batch."""
@@ -66,8 +75,11 @@ class Inference:
 
     def _run(self) -> None:
         while (batch := self._in.get()) is not None:
+            self._began = self._clock()
             try:
-                self._out.put(Predicted(batch, predict(batch)))
+                answers = predict(batch)
             except BaseException as error:  # noqa: BLE001 - it is raised again on the loop's thread
                 self._out.put(error)
                 return
+            self._began = None
+            self._out.put(Predicted(batch, answers))

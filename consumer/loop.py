@@ -7,6 +7,7 @@ models are opened on the loader's; the loop waits for neither.
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from consumer.deadline import Deadline
 from consumer.delivery.dead_letters import dead_letter
 from consumer.delivery.offsets import Offsets
 from consumer.delivery.pressure import Pressure
@@ -29,6 +30,8 @@ from schemas.reasons import Failure
 
 IDLE_S = 0.2  # poll() cannot be woken: a stop is noticed this late
 BUSY_S = 0.005  # how long to wait for the inference thread, a model or an acknowledgement before looking elsewhere
+COMMIT_S = 5.0  # how long a commit may take; without a broker it takes that long
+LAST_COMMIT_S = 1.0  # what the last one gets, however late it is
 REVIVE_S = 2.0  # between two tries to make a producer
 
 
@@ -67,7 +70,7 @@ class Loop:
         self._too_many_parked = Pressure(settings.max_parked_jobs)
         self._reading = True
         self._sending = True
-        self._draining = False
+        self._deadline: Deadline | None = None  # of the drain, once there is one
         self._next_commit = 0.0
         self._next_revival = 0.0
         self._told: tuple[list[int], bool] | None = None
@@ -90,7 +93,7 @@ class Loop:
         except SinkFailedError as error:
             self._replay(error)
         self._regulate()
-        self._events.turned(self._clock())
+        self._events.turned(self._clock(), self._inference.running_s)
 
     # poll, decode, route -------------------------------------------------------------------------------------------
 
@@ -117,7 +120,7 @@ class Loop:
         routing = job.routing
         assert routing.model_key is not None  # noqa: S101 - decode gives the default or fails the job
         model = self._serving.resolve(routing.model_key, routing.version, routing.alias)
-        if model is None:
+        if model is None or (isinstance(model, Loaded) and self._parking.must_precede(routing.model_key)):
             self._parking.park(routing.model_key, job)
         elif isinstance(model, Failure):
             self._bury(job, model)
@@ -142,7 +145,7 @@ class Loop:
 
     def _dispatch(self) -> None:
         while self._inference.has_room:
-            batch = self._batcher.next(self._clock(), flush=self._draining)
+            batch = self._batcher.next(self._clock(), flush=self._deadline is not None)
             if batch is None:
                 return
             self._inference.submit(batch)
@@ -152,7 +155,7 @@ class Loop:
         topic = self._sink.topics.predictions
         for done in predicted:
             for answers in done.answers:
-                for job, out in encode(done.batch.model, answers):
+                for job, out in encode(done.batch.model, answers, topic.record_limit):
                     if isinstance(out, Failure):
                         self._bury(job, out)
                     elif self._offsets.current(job.record.partition, job.epoch) and not self._sink.send(
@@ -175,6 +178,7 @@ class Loop:
             failed_at_ms=int(self._wall_clock() * 1000),
             consumer=self._name,
             limit=topic.record_limit,
+            whole=not isinstance(record, UnreadableRecord),
         )
         if not self._sink.send(topic, key, value, headers, near=record.partition, token=job):
             raise FatalError(
@@ -192,7 +196,7 @@ class Loop:
         now = self._clock()
         if now >= self._next_commit:
             self._next_commit = now + self._settings.commit_interval_s
-            self._source.commit()
+            self._source.commit(min(COMMIT_S, self._deadline.left) if self._deadline else COMMIT_S)
             told = (self._offsets.partitions, self._source.joined)
             if told != self._told:
                 self._told = told
@@ -202,17 +206,17 @@ class Loop:
 
     def _patience(self) -> float:
         """How long poll() may wait: not at all while there is something else to do."""
-        if self._inference.pending or self._draining:
+        if self._inference.pending or self._deadline:
             return 0
         waiting = len(self._batcher) or len(self._parking) or not self._reading
         return BUSY_S if waiting else IDLE_S
 
     def _regulate(self) -> None:
-        if not self._sending:
+        if not self._sending and not self._deadline:
             self._revive()
         jobs, size = self._offsets.jobs_in_hand, self._offsets.bytes_in_hand
         full = self._too_many_jobs.high(jobs) | self._too_many_bytes.high(size)
-        self._reading = self._sending and not full and not self._draining
+        self._reading = self._sending and not full and not self._deadline
         if not self._reading:
             self._source.pause_only(self._offsets.partitions)
         elif self._too_many_parked.high(len(self._parking)):
@@ -237,20 +241,20 @@ class Loop:
         except FatalError as error:
             if error.exit_code is not Exit.UNAVAILABLE:
                 raise
-            self._next_revival = self._clock() + REVIVE_S
         else:
             self._sending = True
             self._events.sink_recovered()
+        self._next_revival = self._clock() + REVIVE_S
 
     def _drain(self) -> None:
         """Answer what is in hand, but for what waits for a model: that is read again by whoever comes next."""
-        self._draining = True
+        deadline = self._deadline = Deadline(self._clock, self._settings.drain_s)
         self._parking.clear()
-        deadline = self._clock() + self._settings.drain_s
         self._events.draining(self._offsets.jobs_in_hand)
-        while (self._inference.pending or len(self._batcher) or len(self._sink)) and self._clock() < deadline:
+        while self._sending and deadline.left and (self._inference.pending or len(self._batcher) or len(self._sink)):
             self.turn()
-        self._source.commit()
+        while not self._source.commit(max(LAST_COMMIT_S, min(COMMIT_S, deadline.left))) and deadline.left:
+            self._source.poll(BUSY_S)  # a rebalance is in progress: it goes on while polling
         self._events.drained(self._offsets.jobs_in_hand)
 
 

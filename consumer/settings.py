@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -20,8 +21,10 @@ from consumer.exits import Exit, FatalError
 from schemas.limits import Limits
 
 PREFIX = "LOADONCE_"
+MASK = "********"
 DOTENV = Path(".env")
 
+_SECRETIVE = re.compile("PASS|SECRET|TOKEN|CREDENTIAL|KEY")
 _SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")  # org.apache.kafka.common.internals.Topic
@@ -128,6 +131,7 @@ class Settings(BaseSettings):
     )
     commit_interval_s: Seconds = Field(1, description="How often offsets are committed.")
     drain_s: Seconds = Field(20, description="How long a stop may take to finish the jobs in hand.")
+    stall_s: Seconds = Field(300, description="How long a model may be busy with one batch before /livez fails.")
     http_host: str = Field("127.0.0.1", min_length=1, description="Address of /livez and /readyz; 0.0.0.0 for all.")
     http_port: int = Field(8080, ge=0, le=65_535, description="Port of /livez and /readyz; 0: any free one, logged.")
     log_format: Literal["auto", "console", "json"] = Field(
@@ -281,7 +285,7 @@ def _code(default: object) -> str:
 def _text(value: object) -> str:
     match value:
         case None | SecretStr():
-            return "" if value is None else "********"
+            return "" if value is None else MASK
         case tuple():
             return ",".join(map(str, value))
         case ByteSize():
@@ -312,20 +316,19 @@ def _refuse_unknown(config: Path | None, file: dict[str, Any]) -> None:
     for where, names in (("", os.environ), (" (in .env)", in_dotenv)):
         for name in names:
             if name.upper().startswith(PREFIX) and name.upper() not in known:
-                value = _one_line(names[name] if "PASSWORD" not in name.upper() else "********")
-                raise FatalError(
-                    Exit.CONFIG, f"{_one_line(name)}={value}{where}: no such option{_nearest(name.upper(), known)}"
-                )
-    for name in file:
+                raise FatalError(Exit.CONFIG, _unknown(name, names[name], where, name.upper(), known))
+    for name, value in file.items():
         if name not in options:
-            raise FatalError(
-                Exit.CONFIG, f"{_one_line(name)} (in {_one_line(config)}): no such option{_nearest(name, options)}"
-            )
+            where = f" (in {_one_line(config)})"
+            raise FatalError(Exit.CONFIG, _unknown(name, value, where, name.lower(), options))
 
 
-def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else "; `loadonce config show` lists them all"
+def _unknown(name: str, value: object, where: str, sought: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(sought, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "`loadonce config show` lists them all"
+    # A misspelt name may be that of a secret.
+    secret = _SECRETIVE.search(f"{sought} {near}".upper())
+    return f"{_one_line(name)}={MASK if secret else _one_line(value)}{where}: no such option; {hint}"
 
 
 def _first_problem(error: ValidationError, config: Path | None, file: dict[str, Any]) -> str:
@@ -350,7 +353,7 @@ def _message(problem: Any, cause: object) -> str:
 
 
 def _hide(option: str, value: object) -> str:
-    return "********" if Settings.model_fields[option].annotation == SecretStr | None else _one_line(value)
+    return MASK if Settings.model_fields[option].annotation == SecretStr | None else _one_line(value)
 
 
 def _source(option: str) -> str | None:

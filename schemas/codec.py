@@ -121,7 +121,7 @@ def _tensor(entry: Any, body: _Body, limits: Limits) -> Tensor:
     for dimension in shape:
         if type(dimension) is not int or dimension < 0:
             raise _bad_body("a dimension of shape is not an integer of at least 0")
-        elements *= dimension
+        elements *= dimension or 1  # no rows of something huge is huge all the same: it is what a model is run on
     if elements > limits.elements or (shape and shape[0] > limits.rows):
         raise _too_large(_over_limits(shape, limits) or "")
     datatype = entry.get("datatype")
@@ -149,7 +149,7 @@ def _over_limits(shape: list[Any], limits: Limits) -> str | None:
         return None
     if shape and shape[0] > limits.rows:
         return f"there are more than {limits.rows} rows, the limit"
-    if min(shape, default=0) >= 0 and math.prod(shape) > limits.elements:
+    if min(shape, default=0) >= 0 and math.prod([dimension or 1 for dimension in shape]) > limits.elements:
         return f"there are more than {limits.elements} elements, the limit"
     return None
 

@@ -55,6 +55,7 @@ class Connection:
 
     def consumer(self) -> Any:
         """A KafkaConsumer without a group, which sees what is committed. BrokerUnavailableError."""
+        _module("schemas.raw_headers").keep_raw_header_names()
         with self.explained():
             return kafka().KafkaConsumer(
                 **self._common(),

@@ -51,12 +51,35 @@ _NO_SPAN = b"0" * 16
 _SAMPLED = 1
 
 
+class RawName(str):
+    """A header name that is not UTF-8: its bytes, invalid ones escaped, and given back by `encode` as they were."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, name: bytes) -> "RawName":
+        """The name of these bytes."""
+        return cls(name, "utf-8", "surrogateescape")
+
+    def encode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> bytes:  # noqa: ARG002 - as str has it
+        """The bytes, whatever encoding a client asks for."""
+        return str.encode(self, "utf-8", "surrogateescape")
+
+
+class RawNamed(list[tuple[str, bytes | None]]):
+    """The headers of a record of which at least one name is a RawName."""
+
+    __slots__ = ()
+
+
 def read_routing(headers: RawHeaders) -> Routing:
     """What a job's headers ask for. The last value of a repeated header stands; a null value reads as empty.
 
     RefusedError(bad-header) names the header and what it should match, never its value. A malformed `traceparent` is
     ignored, as W3C Trace Context has it.
     """
+    if type(headers) is RawNamed:
+        raise RefusedError(Reason.BAD_HEADER, "the name of a header is not UTF-8")
     given = dict(headers)
     traceparent = given.get(TRACEPARENT)
     if traceparent is not None and not _is_traceparent(traceparent):

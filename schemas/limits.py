@@ -8,7 +8,8 @@ class Limits:
     """Bounds on one job; past any of them it is `too-large`.
 
     `body_bytes` and `header_bytes` count the record's value, and its header names and values; `tensors` counts inputs;
-    `rows` is the first dimension of a tensor; `rank` its number of dimensions; `elements` their product.
+    `rows` is the first dimension of a tensor; `rank` its number of dimensions; `elements` their product, where a
+    dimension of 0 counts as 1.
     """
 
     body_bytes: int = 16 * 1024 * 1024

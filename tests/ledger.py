@@ -40,20 +40,26 @@ class Ledger:
         self.published = 0
         self.answers: Counter[int] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.unparsed: list[tuple[str, str]] = []  # position and reason of dead letters of no job of this ledger
+        self.unparsed: list[tuple[str, str, bool]] = []  # dead letters without an id: position, reason, truncated
         self.answered_ms: dict[int, int] = {}
 
     def publish(self, count: int, model: str = stores.DOUBLE) -> None:
         """Jobs with the ids that follow; every tenth cannot be read."""
         for number in range(self.published, self.published + count):
-            data = np.array([number], "<f4").tobytes()
-            inputs = [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": data}]
-            value = msgpack.packb({"id": str(number), "inputs": inputs}) if number % 10 else b"\xc1"
+            value = self.body(number) if number % 10 else b"\xc1"
             headers = [("model-key", model.encode()), ("correlation-id", str(number).encode())]
             self._producer.produce(self._topics.jobs, value, headers=headers, partition=number % 2)
             self._producer.poll(0)
         self.published += count
         assert self._producer.flush(30) == 0
+
+    @staticmethod
+    def body(number: int) -> bytes:
+        """The body of the job of this id."""
+        data = np.array([number], "<f4").tobytes()
+        inputs = [{"name": "x", "datatype": "FP32", "shape": [1, 1], "data": data}]
+        packed: bytes = msgpack.packb({"id": str(number), "inputs": inputs})
+        return packed
 
     def collect(self) -> int:
         """Read what has come; how many jobs have an answer."""
@@ -62,7 +68,8 @@ class Ledger:
                 continue  # a broker that is away; nothing is read, so nothing is missed
             headers = dict(message.headers())
             if "correlation-id" not in headers:
-                self.unparsed.append((headers["dlq-position"].decode(), headers["dlq-reason"].decode()))
+                whole = "dlq-truncated" not in headers
+                self.unparsed.append((headers["dlq-position"].decode(), headers["dlq-reason"].decode(), not whole))
                 continue
             number = int(headers["correlation-id"])
             if message.topic() == self._topics.predictions:

@@ -76,12 +76,17 @@ def run(config: Config = None) -> None:
     Options come from LOADONCE_* in the environment; `loadonce config show` lists them.
     """
     from consumer.settings import load
+    from consumer.stop import Stop, StoppedWhileStartingError
 
-    settings = load(config)
-    # After the options: what is imported here takes seconds.
-    from consumer.app import run as serve
+    try:
+        stop = Stop()
+        settings = load(config)
+        # After the options: what is imported here takes a while.
+        from consumer.app import run as serve
 
-    raise typer.Exit(serve(settings))
+        raise typer.Exit(serve(settings, stop))
+    except StoppedWhileStartingError:
+        raise typer.Exit(Exit.OK) from None
 
 
 def demo(

@@ -29,15 +29,17 @@ def dead_letter(
     failed_at_ms: int,
     consumer: str,
     limit: int,
+    whole: bool = True,
 ) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:
     """Key, value and headers of the dead letter, at most `limit` bytes as a record.
 
     The job byte for byte. Where that does not fit, its value is left out and `dlq-truncated` says so; where its headers
-    and key alone do not fit, they are left out too: the position says where the job stands.
+    and key alone do not fit, they are left out too: the position says where the job stands. `whole` is False where
+    that is all that is known of the job.
     """
 
     def candidates() -> Iterator[tuple[bytes | None, bytes | None, RawHeaders, bool]]:
-        yield key, value, headers, False
+        yield key, value, headers, not whole
         yield key, b"", headers, True
         yield key, b"", (), True
 

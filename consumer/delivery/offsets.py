@@ -12,7 +12,7 @@ class PartitionOffsets:
     counts the bytes of the jobs in hand, `len()` the jobs.
     """
 
-    __slots__ = ("_done", "_open", "committable", "committed", "epoch", "size")
+    __slots__ = ("_done", "_open", "_read_to", "_taken_to", "committable", "committed", "epoch", "size")
 
     def __init__(self, epoch: int, *, committable: int | None = None, committed: int | None = None) -> None:
         self.epoch = epoch
@@ -21,19 +21,36 @@ class PartitionOffsets:
         self.size = 0
         self._open: deque[int] = deque()
         self._done: set[int] = set()
+        self._read_to: int | None = None
+        self._taken_to: int | None = None
 
     def __len__(self) -> int:
         """Jobs taken and not yet done."""
         return len(self._open) - len(self._done)
 
-    def read_from(self, offset: int) -> None:
-        """Records from here on have been read; nothing of them is done."""
+    def read(self, first: int, last: int) -> None:
+        """Records from `first` to `last` have been read; none of them is taken yet."""
         if self.committable is None:
-            self.committable = offset
+            self.committable = first
+        self._read_to = last
+
+    def idle_at(self, position: int) -> None:
+        """The consumer stands here. Where all that was read is taken and nothing is in hand, it may be committed.
+
+        Beyond the last job there may be what is no job: transaction markers, aborted records. And a group that starts
+        at the end of the log must come back to where it started, not to the end of a longer log.
+        """
+        if (
+            not self._open
+            and self._taken_to == self._read_to
+            and (self.committable is None or position > self.committable)
+        ):
+            self.committable = position
 
     def taken(self, offset: int, size: int) -> None:
         """A job of what was read is in hand. Offsets of one assignment only grow, with gaps where the log has them."""
         self._open.append(offset)
+        self._taken_to = offset
         self.size += size
 
     def done(self, offset: int, size: int) -> None:
@@ -82,10 +99,10 @@ class Offsets:
         for partition in partitions:
             self._partitions[partition] = PartitionOffsets(self._next_epoch())
 
-    def revoke(self, partitions: Iterable[int]) -> None:
-        """Own these partitions no more."""
-        for partition in partitions:
-            self._partitions.pop(partition, None)
+    def revoke(self, partitions: Iterable[int]) -> dict[int, PartitionOffsets]:
+        """Own these partitions no more; what was known of those that were owned."""
+        owned = self._partitions
+        return {partition: owned.pop(partition) for partition in partitions if partition in owned}
 
     def restart(self) -> dict[int, int]:
         """Forget every job in hand; the offset to read each partition from again, where it has been read at all."""

@@ -1,6 +1,6 @@
 """Where jobs come from: poll, pause, rebalance, commit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -16,13 +16,13 @@ from kafka.errors import (
 from kafka.structs import MemberState
 
 from consumer.delivery.connection import explained, for_consumer
-from consumer.delivery.offsets import Offsets
+from consumer.delivery.offsets import Offsets, PartitionOffsets
 from consumer.delivery.unreadable import UnreadableRecord, is_unreadable
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
+from schemas.raw_headers import keep_raw_header_names
 
-COMMIT_TIMEOUT_MS = 5_000
-POSITION_TIMEOUT_MS = 5_000
+POSITION_TIMEOUT_S = 5.0
 
 
 class Source:
@@ -37,6 +37,7 @@ class Source:
         self._topic = settings.jobs_topic
         self._offsets = offsets
         self._changes: SimpleQueue[tuple[str, list[int]]] = SimpleQueue()
+        keep_raw_header_names()
         with explained(settings):
             self._consumer = KafkaConsumer(**for_consumer(settings, client_id))
 
@@ -64,15 +65,17 @@ class Source:
             raise FatalError(
                 Exit.REFUSED, f"{named(self._settings, 'jobs_topic')}: not allowed: {type(error).__name__}"
             ) from None
-        reassigned = self._follow()
+        regained = self._follow()
         current = []
         for partition, records in polled.items():
             owned = self._offsets.of(partition.partition)
             if owned is None:
                 continue
-            if partition.partition in reassigned and self._position(partition) != records[-1].offset + 1:
-                continue  # read under the assignment before: they come again
-            owned.read_from(records[0].offset)
+            if partition.partition in regained:
+                # Nobody knows which of the two assignments these were read for.
+                self._read_again(partition, regained[partition.partition], records[0].offset)
+                continue
+            owned.read(records[0].offset, records[-1].offset)
             current.append(records)
         return current
 
@@ -80,15 +83,20 @@ class Source:
         """Read from all partitions owned but these."""
         wanted = {TopicPartition(self._topic, partition) for partition in partitions}
         paused = self._consumer.paused()
-        if wanted == paused:
-            return
-        assigned = self._consumer.assignment()
-        self._consumer.pause(*(wanted - paused) & assigned)
-        self._consumer.resume(*(paused - wanted) & assigned)
+        for partition in wanted - paused:
+            self._if_owned(self._consumer.pause, partition)
+        for partition in paused - wanted:
+            self._if_owned(self._consumer.resume, partition)
 
-    def commit(self) -> bool:
+    def commit(self, timeout_s: float) -> bool:
         """Commit what may be committed of the partitions still owned; False where it has to be tried again."""
         assigned = self._consumer.assignment()
+        for partition in assigned:
+            owned = self._offsets.of(partition.partition)
+            if owned is not None and not len(owned):
+                position = self._position(partition)
+                if position is not None:
+                    owned.idle_at(position)
         offsets = {
             partition: offset
             for partition, offset in self._offsets.to_commit().items()
@@ -97,7 +105,7 @@ class Source:
         if not offsets:
             return True
         try:
-            self._consumer.commit(_as_kafka(self._topic, offsets), timeout_ms=COMMIT_TIMEOUT_MS)
+            self._consumer.commit(_as_kafka(self._topic, offsets), timeout_ms=int(timeout_s * 1000))
         except CommitFailedError:
             return True  # no longer a member: the rebalance that follows takes the partitions away
         except RebalanceInProgressError:
@@ -114,51 +122,71 @@ class Source:
     def rewind(self) -> None:
         """Read every owned partition again from its first job that is not done; all that is in hand is forgotten."""
         self._follow()
-        assigned = self._consumer.assignment()
         for number, offset in self._offsets.restart().items():
-            partition = TopicPartition(self._topic, number)
-            if partition in assigned:
-                self._consumer.seek(partition, offset)
+            self._if_owned(self._consumer.seek, TopicPartition(self._topic, number), offset)
 
     def close(self, timeout_s: float) -> None:
         """Leave the group."""
         self._consumer.close(autocommit=False, timeout_ms=int(timeout_s * 1000))
 
-    def _follow(self) -> set[int]:
-        """Bring `offsets` up to the assignment; the partitions that were assigned anew."""
-        reassigned: set[int] = set()
+    def _follow(self) -> dict[int, PartitionOffsets]:
+        """Bring `offsets` up to the assignment; what was there before of the partitions taken away and given back."""
+        gone: dict[int, PartitionOffsets] = {}
+        regained: dict[int, PartitionOffsets] = {}
         while True:
             try:
                 change, partitions = self._changes.get_nowait()
             except Empty:
-                return reassigned
+                return regained
             if change == "assigned":
                 self._offsets.assign(partitions)
-                reassigned.update(partitions)
+                regained.update({number: gone[number] for number in partitions if number in gone})
             else:
-                self._offsets.revoke(partitions)
+                gone.update(self._offsets.revoke(partitions))
 
     def _step_over(self) -> dict[TopicPartition, list[Any]]:
         """Go past the records that the client cannot parse, at most one a partition, and give them as such."""
         found: dict[TopicPartition, list[Any]] = {}
-        with explained(self._settings):
-            for partition in sorted(self._consumer.assignment()):
-                offset = self._position(partition)
-                if offset is None:
-                    continue
-                unreadable = is_unreadable(self._settings, partition, offset)
-                if unreadable:
-                    found[partition] = [UnreadableRecord(partition.topic, partition.partition, offset)]
-                # Moving a consumer, be it to where it is, is what gets it out of its hang.
-                self._consumer.seek(partition, offset + unreadable)
+        for partition in sorted(self._consumer.assignment()):
+            offset = self._position(partition, POSITION_TIMEOUT_S)
+            if offset is None:
+                continue
+            unreadable = is_unreadable(self._settings, partition, offset)
+            # Moving a consumer, be it to where it is, is what gets it out of its hang.
+            if self._if_owned(self._consumer.seek, partition, offset + unreadable) and unreadable:
+                found[partition] = [UnreadableRecord(partition.topic, partition.partition, offset)]
         return found
 
-    def _position(self, partition: TopicPartition) -> int | None:
+    def _read_again(self, partition: TopicPartition, before: PartitionOffsets, first: int) -> None:
+        """Go back to where the group stands, in a partition that was taken away and given back within one poll."""
         try:
-            position: int | None = self._consumer.position(partition, timeout_ms=POSITION_TIMEOUT_MS)
-        except (IllegalStateError, KafkaError):
+            committed = self._consumer.committed(partition, timeout_ms=int(POSITION_TIMEOUT_S * 1000))
+        except KafkaError:
+            # Going on would not be safe. Whoever starts next begins where the group stands.
+            raise FatalError(
+                Exit.UNAVAILABLE, f"{named(self._settings, 'bootstrap_servers')}: the group's offsets cannot be read"
+            ) from None
+        if committed is None:
+            committed = first if before.committable is None else before.committable
+        self._if_owned(self._consumer.seek, partition, committed)
+
+    def _position(self, partition: TopicPartition, timeout_s: float = 0) -> int | None:
+        """Where reading goes on; None where the client does not know in time."""
+        try:
+            position: int | None = self._consumer.position(partition, timeout_ms=int(timeout_s * 1000))
+        except (IllegalStateError, KeyError, KafkaError):
             return None
         return position
+
+    def _if_owned(self, call: Callable[..., None], partition: TopicPartition, *arguments: Any) -> bool:
+        """Call with a partition; the client's I/O thread may take it away at any moment: then nothing is done."""
+        try:
+            call(partition, *arguments)
+        except (KeyError, ValueError, IllegalStateError):
+            if partition in self._consumer.assignment():
+                raise
+            return False
+        return True
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -1,4 +1,4 @@
-"""Records that the client itself cannot parse: a header name that is not UTF-8, a wrong checksum.
+"""Records that the client cannot parse at all: a wrong checksum, a structure that is none.
 
 kafka-python raises once, without saying where, and hangs in the next poll unless the consumer is moved past the record.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import CorruptRecordError
+from kafka.errors import CorruptRecordError, KafkaError
 
 from consumer.delivery.connection import common
 from consumer.settings import Settings
@@ -30,15 +30,14 @@ class UnreadableRecord:
 
 
 def is_unreadable(settings: Settings, partition: Any, offset: int) -> bool:
-    """Whether the record at this place is one: it is read by a consumer of its own, which may then hang or fail."""
-    consumer = KafkaConsumer(
-        **common(settings, "loadonce-probe"),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        metrics_enabled=False,
-    )
+    """Whether the record at this place is one: it is read by a consumer of its own, which may then hang or fail.
+
+    False where that cannot be found out now; the question comes again with the next poll.
+    """
+    try:
+        consumer = _probe(settings)
+    except KafkaError:
+        return False
     try:
         place = TopicPartition(*partition)
         consumer.assign([place])
@@ -50,6 +49,19 @@ def is_unreadable(settings: Settings, partition: Any, offset: int) -> bool:
                 return False
     except CorruptRecordError:
         return True
+    except KafkaError:
+        return False
     finally:
         consumer.close(autocommit=False, timeout_ms=1_000)
     return False
+
+
+def _probe(settings: Settings) -> KafkaConsumer:
+    return KafkaConsumer(
+        **common(settings, "loadonce-probe"),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        metrics_enabled=False,
+    )

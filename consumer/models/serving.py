@@ -423,20 +423,22 @@ class Serving:
         waiting, self._newcomers = self._newcomers, []
         for loaded in waiting:
             name = (loaded.key, loaded.version)
-            changed.add(loaded.key)
             if self._located(*name) is None:
+                changed.add(loaded.key)
                 continue  # withdrawn meanwhile
             current = self._current.get(loaded.key)
             better = current is not None and current.version <= loaded.version
-            replaces = current if better else None
+            replaces = current if better and current is not None and not self._has_alias(current) else None
             if refusal := self._cache.refusal(loaded, replaces):
                 failure = Failure(Reason.MODEL_UNAVAILABLE, Stage.LOAD, refusal, 1)
                 self._fail(name, failure, loaded.fingerprint, permanent=True)
+                changed.add(loaded.key)
                 continue
             evicted = self._cache.put(loaded, replaces)
             if evicted is None:
                 self._newcomers.append(loaded)
                 continue
+            changed.add(loaded.key)
             for gone in evicted:
                 self._forget_current(gone)
             self._failures.pop(name, None)
@@ -454,9 +456,17 @@ class Serving:
         old = self._current.get(loaded.key)
         self._current[loaded.key] = loaded
         if old is not None and old is not loaded:
-            self._cache.drop(old, "replaced")
+            if self._has_alias(old):
+                self._cache.pinned.discard((old.key, old.version))
+            else:
+                self._cache.drop(old, "replaced")
         if loaded.key in self._preloaded:
             self._cache.pinned.add((loaded.key, loaded.version))
+
+    def _has_alias(self, loaded: Loaded) -> bool:
+        """Whether jobs may go on asking for this very version: then it leaves when room is needed, like any other."""
+        entry = self._catalog.models.get(loaded.key)
+        return entry is not None and loaded.version in entry.aliases.values()
 
     def _drop(self, loaded: Loaded, why: str) -> None:
         self._cache.drop(loaded, why)

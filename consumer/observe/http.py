@@ -1,5 +1,6 @@
 """The HTTP endpoint: /livez (the loop moves) and /readyz (jobs are being answered), each with its reasons as JSON."""
 
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -45,10 +46,11 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(128)
     except OSError as error:
-        raise FatalError(
-            Exit.UNAVAILABLE,
-            f"LOADONCE_HTTP_PORT={port} on LOADONCE_HTTP_HOST={host}: {error.strerror}; port 0 takes any free one",
-        ) from None
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            text = f"LOADONCE_HTTP_PORT={port}: {error.strerror} at {host}; port 0 takes any free one"
+        else:
+            text = f"LOADONCE_HTTP_HOST={host}: {error.strerror}; it must be an address of this machine, or 0.0.0.0"
+        raise FatalError(Exit.UNAVAILABLE, text) from None
     return listening
 
 

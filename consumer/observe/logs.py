@@ -7,8 +7,9 @@ from typing import Any, Literal
 import structlog
 from structlog.typing import EventDict, Processor
 
-# At DEBUG kafka-python logs keys, values and headers of the records it sends: payloads never reach a log.
-_CAPPED = {"kafka": logging.WARNING, "uvicorn": logging.WARNING, "asyncio": logging.WARNING, "h5py": logging.WARNING}
+# At DEBUG kafka-python logs keys, values and headers of the records it sends: payloads never reach a log. Its warnings
+# are part of every healthy start. Uvicorn warns of each request that is none, and anybody can send those.
+_CAPPED = {"kafka": logging.ERROR, "uvicorn": logging.ERROR, "asyncio": logging.WARNING, "h5py": logging.WARNING}
 
 
 def configure(log_format: Literal["auto", "console", "json"], log_level: str) -> None:
@@ -40,6 +41,11 @@ def configure(log_format: Literal["auto", "console", "json"], log_level: str) ->
     root.setLevel(log_level.upper())
     for name, level in _CAPPED.items():
         logging.getLogger(name).setLevel(max(level, root.level))
+
+
+def hush_kafka() -> None:
+    """On the way out the client tells of connections that it closes itself, as errors."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
 def logger() -> Any:

@@ -10,10 +10,12 @@ STALLED_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The process at one moment. `turned` is when the loop last went round, in monotonic seconds."""
+    """The process at one moment. `turned` is when the loop last went round, in monotonic seconds;
+    `inferring_s` how long a model has been busy with one batch."""
 
     phase: Literal["starting", "running", "draining", "ended"] = "starting"
     turned: float = 0.0
+    inferring_s: float = 0.0
     joined: bool = False
     partitions: tuple[int, ...] = ()
     sink_failure: str | None = None
@@ -22,8 +24,9 @@ class Snapshot:
 class Status:
     """The newest snapshot, replaced as a whole by one thread, so that readers need no lock."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], stall_s: float) -> None:
         self._clock = clock
+        self._stall_s = stall_s
         self.snapshot = Snapshot()
 
     def why_not_live(self) -> list[str]:
@@ -32,6 +35,8 @@ class Status:
         still = self._clock() - snapshot.turned
         if snapshot.phase == "running" and still > STALLED_S:
             return [f"the loop has not gone round for {still:.0f} s"]
+        if snapshot.inferring_s > self._stall_s:
+            return [f"a model has been busy with one batch for {snapshot.inferring_s:.0f} s"]
         return []
 
     def why_not_ready(self) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from consumer.models.runtime import Loaded
 from consumer.observe.logs import logger
 from consumer.observe.status import Status
-from schemas.reasons import Failure, Reason
+from schemas.reasons import Failure, Reason, Stage
 
 # Dead letters are told of at most this often, all of one reason and model in one line: a bad publisher must not turn
 # the log into a copy of its topic.
@@ -25,9 +25,9 @@ class LoopTold:
         self._last: dict[tuple[Reason, str], tuple[str, str]] = {}
         self._next_dead = 0.0
 
-    def turned(self, now: float) -> None:
+    def turned(self, now: float, inferring_s: float) -> None:
         """Note that the loop moves; say which jobs failed lately."""
-        self._status.snapshot = replace(self._status.snapshot, turned=now)
+        self._status.snapshot = replace(self._status.snapshot, turned=now, inferring_s=inferring_s)
         if self._dead and now >= self._next_dead:
             self._next_dead = now + DEAD_LETTERS_EVERY_S
             self._tell_dead()
@@ -39,8 +39,9 @@ class LoopTold:
 
     def dead_letter(self, model_key: str | None, failure: Failure, position: str) -> None:
         """Count; the line comes with the next turn."""
-        # Names that no store has are the publishers' to choose: they are not counted one by one.
-        named = model_key if model_key and failure.reason is not Reason.UNKNOWN_MODEL else ""
+        # Before a model is found its name is the publishers' to choose: such names are not counted one by one.
+        found = failure.stage is not Stage.DECODE and failure.reason is not Reason.UNKNOWN_MODEL
+        named = model_key if model_key and found else ""
         self._dead[failure.reason, named] += 1
         self._last[failure.reason, named] = failure.message, position
 

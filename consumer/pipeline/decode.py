@@ -51,5 +51,5 @@ def decode(
 
 def unreadable(record: Record, epoch: int) -> tuple[Job, Failure]:
     """A record of which the client knows only the position."""
-    message = "the Kafka client cannot parse the record: a header name that is not UTF-8, or a wrong checksum"
+    message = "the Kafka client cannot parse the record: its checksum or its structure is wrong"
     return Job(record, epoch, 0, Routing(), UNREAD), Failure(Reason.BAD_HEADER, Stage.DECODE, message)

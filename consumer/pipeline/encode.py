@@ -9,7 +9,7 @@ from consumer.pipeline.predict import Answers
 from schemas import headers as names
 from schemas.codec import encode_response
 from schemas.headers import continue_trace
-from schemas.messages import Request, Response, Tensor
+from schemas.messages import ContentType, Request, Response, Tensor
 from schemas.reasons import Failure, Reason, RefusedError, Stage
 
 
@@ -22,8 +22,16 @@ class Outgoing:
     headers: list[tuple[str, bytes]] = field(repr=False)
 
 
-def encode(model: Loaded, answers: Answers) -> Iterator[tuple[Job, Outgoing | Failure]]:
-    """Every job of `answers`, in order, with its prediction or its failure."""
+# A number takes at least this many characters in JSON, its comma included; in msgpack it takes its bytes.
+_JSON_ELEMENT = 2
+
+
+def encode(model: Loaded, answers: Answers, limit: int) -> Iterator[tuple[Job, Outgoing | Failure]]:
+    """Every job of `answers`, in order, with its prediction or its failure.
+
+    `limit` is what a record may have in bytes: a prediction that cannot fit is not encoded at all, since encoding
+    gigabytes to find that out would stop the loop.
+    """
     outputs = answers.outputs
     if isinstance(outputs, Failure):
         for job in answers.jobs:
@@ -44,6 +52,9 @@ def encode(model: Loaded, answers: Answers) -> Iterator[tuple[Job, Outgoing | Fa
             parameters=request.parameters,
         )
         start = stop
+        if _least_size(response, job.routing.content_type) > limit:
+            yield job, too_large(limit)
+            continue
         try:
             value = encode_response(response, job.routing.content_type)
         except RefusedError as refused:
@@ -56,6 +67,13 @@ def too_large(limit: int) -> Failure:
     """The prediction does not fit a record of `limit` bytes."""
     message = f"the prediction does not fit the {limit} bytes of a record; ask for fewer outputs or send fewer rows"
     return Failure(Reason.OUTPUT_TOO_LARGE, Stage.PUBLISH, message)
+
+
+def _least_size(response: Response, content_type: ContentType) -> int:
+    arrays = [tensor.array for tensor in response.outputs]
+    if content_type is ContentType.JSON:
+        return _JSON_ELEMENT * sum([array.size for array in arrays])
+    return sum([array.size if array.dtype.hasobject else array.nbytes for array in arrays])
 
 
 def _echoed(job: Job) -> Iterator[tuple[str, bytes]]:

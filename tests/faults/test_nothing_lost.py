@@ -1,13 +1,16 @@
 """Nothing is lost: processes killed, brokers stopped, partitions moved, a model's files out of reach."""
 
 import resource
+import signal
 from pathlib import Path
 
 from kafka import KafkaAdminClient, KafkaProducer
 
 from consumer.local import LocalKafka
+from schemas import DeadLetter, OutcomeReader, Prediction, Reason
+from schemas.headers import RawName
 from tests import stores
-from tests.conftest import Topics, fresh_topics
+from tests.conftest import PARTITIONS, Topics, fresh_topics
 from tests.ledger import ANSWERS_S, Ledger, lag
 from tests.replica import options, replica, until
 
@@ -140,30 +143,106 @@ def _limit(admin: KafkaAdminClient, topic: str, limit: str) -> None:
     admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": limit})])
 
 
-class _NotUtf8(str):
-    """A header name as other clients may write it."""
-
-    __slots__ = ()
-
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        return b"\xff\xfe"
-
-
-def test_records_that_the_client_cannot_parse(kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path) -> None:
-    ledger = Ledger(kafka, topics)
-    ledger.publish(10)
-    foreign = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
-    places = [
-        foreign.send(topics.jobs, b"", headers=[(_NotUtf8("ab"), b"x")], partition=partition).get(timeout=10)
-        for partition in (0, 1, 1)
-    ]
+def test_a_header_name_that_is_not_utf8_touches_its_own_job_only(
+    kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path
+) -> None:
+    # One producer batch, so that the client meets bad names in the middle of good jobs.
+    foreign = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers, linger_ms=1_000, batch_size=1_000_000)
+    raw = (RawName.of(b"\xff\xfe"), b"x")
+    for number in range(20):
+        headers = [("model-key", b"double"), ("correlation-id", b"%d" % number), *([raw] if number % 3 == 0 else [])]
+        foreign.send(topics.jobs, Ledger.body(number), headers=headers, partition=0)
     foreign.close(timeout=10)
-    ledger.publish(10)
-    with replica(tmp_path / "replica.log", **options(kafka, topics, store, **OPTIONS)) as process:
-        until(lambda: ledger.collect() and len(ledger.unparsed) == 3, ANSWERS_S, "dead letters")
+    answers: dict[int, Prediction | DeadLetter] = {}
+    with (
+        replica(tmp_path / "replica.log", **options(kafka, topics, store, **OPTIONS)) as process,
+        OutcomeReader(
+            kafka.bootstrap_servers,
+            predictions_topic=topics.predictions,
+            dead_letters_topic=topics.dead_letters,
+            start="earliest",
+        ) as reader,
+    ):
+
+        def answered() -> bool:
+            answers.update({outcome.position.offset: outcome for outcome in reader.poll(0.2)})
+            return len(answers) == 20
+
+        until(answered, ANSWERS_S, "an answer to every job")
+        assert process.stop() == 0
+    for number, outcome in answers.items():
+        if number % 3:
+            assert isinstance(outcome, Prediction)
+            assert outcome.response.outputs[0].array == [[2 * number]]
+        else:
+            assert isinstance(outcome, DeadLetter)
+            assert (outcome.reason, outcome.value) == (Reason.BAD_HEADER, Ledger.body(number))
+            assert [name.encode() for name, _ in outcome.headers] == [b"model-key", b"correlation-id", b"\xff\xfe"]
+    assert lag(kafka, topics) == 0
+
+
+def test_a_record_damaged_on_disk(store: Path, tmp_path: Path) -> None:
+    with LocalKafka(data_dir=tmp_path / "kafka") as kafka:
+        topics = fresh_topics(kafka)
+        ledger = Ledger(kafka, topics)
+        for _ in range(6):
+            ledger.publish(1)  # flushed, so that each has a batch of its own
+        [segment] = (tmp_path / "kafka").rglob(f"{topics.jobs}-1/*.log")
+        stored = segment.read_bytes()
+        segment.write_bytes(stored.replace(Ledger.body(3), Ledger.body(3).replace(b"FP32", b"FP64")))
+        with replica(tmp_path / "replica.log", **options(kafka, topics, store, **OPTIONS)) as process:
+            until(lambda: ledger.collect() == 5 and ledger.unparsed, ANSWERS_S, "an answer to every job")
+            assert ledger.unparsed == [(f"{topics.jobs}/1/1", "bad-header", True)]
+            assert 3 not in ledger.answers
+            assert process.stop() == 0
+        assert lag(kafka, topics) == 0
+
+
+def test_a_group_that_starts_at_the_end_goes_on_where_it_was(
+    kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path
+) -> None:
+    before = Ledger(kafka, topics)
+    before.publish(10)
+    latest = options(kafka, topics, store, AUTO_OFFSET_RESET="latest", **OPTIONS)
+    with replica(tmp_path / "first.log", **latest) as process:
+        process.wait_ready()
+        assert process.stop() == 0
+    ledger = Ledger(kafka, topics)
+    ledger.publish(100)
+    with replica(tmp_path / "second.log", **latest) as process:
         ledger.settle()
-        assert sorted(ledger.unparsed) == sorted(
-            (f"{place.topic}/{place.partition}/{place.offset}", "bad-header") for place in places
-        )
         assert process.stop() == 0
     assert lag(kafka, topics) == 0
+
+
+def test_markers_of_transactions_leave_no_lag(kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path) -> None:
+    ledger = Ledger(kafka, topics)
+    ledger.publish(10)
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers, transactional_id=topics.jobs)
+    producer.init_transactions()
+    for end in (producer.commit_transaction, producer.abort_transaction):
+        producer.begin_transaction()
+        for partition in range(PARTITIONS):
+            producer.send(topics.jobs, b"\xc1", headers=[("correlation-id", b"0")], partition=partition)
+        producer.flush(10)
+        end()
+    producer.close(timeout=10)
+    with replica(tmp_path / "replica.log", **options(kafka, topics, store, **OPTIONS)) as process:
+        until(lambda: ledger.collect() == 10, ANSWERS_S, "an answer to every job")
+        until(lambda: lag(kafka, topics) == 0, ANSWERS_S, "no lag")
+        assert process.stop() == 0
+
+
+def test_a_stop_without_a_broker_keeps_its_time(store: Path, tmp_path: Path) -> None:
+    with LocalKafka() as kafka:
+        topics = fresh_topics(kafka)
+        ledger = Ledger(kafka, topics)
+        with replica(tmp_path / "replica.log", DRAIN_S=5, **options(kafka, topics, store, **OPTIONS)) as process:
+            process.wait_ready()
+            ledger.publish(JOBS)
+            until(lambda: ledger.collect() > 10, ANSWERS_S, "some answers")
+            kafka.nodes[0].pause()
+            process.process.send_signal(signal.SIGTERM)
+            assert process.process.wait(20) == 0
+            assert process.events("drained")
+            kafka.nodes[0].resume()

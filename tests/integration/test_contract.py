@@ -256,6 +256,7 @@ TENSOR = floats([1.0])
         ("bad-body", "decode", body(), to("double")),
         ("too-large", "decode", body(TENSOR | {"shape": [101, 1]}), to("double")),
         ("too-large", "decode", body(TENSOR | {"shape": [1] * 9}), to("double")),
+        ("too-large", "decode", body(TENSOR | {"shape": [0, 400_000_000], "data": b""}), to("double")),
         ("too-large", "decode", body(*[TENSOR] * 65), to("double")),
         ("too-large", "decode", GOOD, [*to("double"), ("x", b"x" * 70_000)]),
         ("expired", "decode", GOOD, to("double", expires_at=b"1")),

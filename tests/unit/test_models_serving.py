@@ -377,6 +377,18 @@ def test_a_new_version_is_loaded_beside_and_swapped_in(world: World) -> None:
     assert world.serving.served() == {"m": (2,)}
 
 
+def test_a_replaced_version_that_an_alias_names_stays_loaded(world: World) -> None:
+    world.put("+1", "m", 1)
+    world.alias("m", stable=1)
+    stable = world.model("m", alias="stable")
+    assert world.model("m") is stable
+    world.put("+2", "m", 2)
+    world.until(world.serves("m", 2))
+    assert world.model("m", alias="stable") is stable
+    assert world.told.count("loaded", "m", 1) == 1
+    assert world.told.count("dropped") == 0
+
+
 def test_a_new_version_that_fails_leaves_the_old_one_serving(world: World) -> None:
     world.put("+1", "m", 1)
     old = world.model("m")

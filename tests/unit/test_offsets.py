@@ -24,7 +24,7 @@ def test_every_job_below_what_may_be_committed_is_done_and_nothing_done_is_kept_
 ) -> None:
     offsets, answered = history
     partition = PartitionOffsets(1)
-    partition.read_from(offsets[0])
+    partition.read(offsets[0], offsets[-1])
     for offset in offsets:
         partition.taken(offset, JOB)
     for count, offset in enumerate(answered, 1):
@@ -40,7 +40,7 @@ def test_jobs_taken_while_others_are_answered(history: tuple[list[int], list[int
     offsets, _ = history
     partition = PartitionOffsets(1)
     for index, offset in enumerate(offsets):
-        partition.read_from(offset)
+        partition.read(offset, offset)
         partition.taken(offset, JOB)
         if index >= lead:
             partition.done(offsets[index - lead], JOB)
@@ -55,7 +55,7 @@ def test_nothing_to_commit_before_anything_was_read() -> None:
 
 def test_what_was_read_and_not_done_is_committed_as_the_place_to_read_again() -> None:
     partition = PartitionOffsets(1)
-    partition.read_from(7)
+    partition.read(7, 9)
     assert partition.committable == 7
 
 
@@ -65,7 +65,7 @@ def test_only_what_has_moved_is_committed() -> None:
     for number in (0, 1):
         partition = offsets.of(number)
         assert partition is not None
-        partition.read_from(0)
+        partition.read(0, 0)
         partition.taken(0, JOB)
         partition.done(0, JOB)
     assert offsets.to_commit() == {0: 1, 1: 1}
@@ -82,7 +82,7 @@ def test_an_answer_of_an_earlier_epoch_changes_nothing() -> None:
     offsets.assign([0])
     second = offsets.of(0)
     assert second is not None
-    second.read_from(5)
+    second.read(5, 5)
     second.taken(5, JOB)
     offsets.done(0, first.epoch, 5, JOB)
     assert second.committable == 5
@@ -95,7 +95,7 @@ def test_a_restart_forgets_what_is_in_hand_and_keeps_what_was_done() -> None:
     offsets.assign([0, 1])
     partition = offsets.of(0)
     assert partition is not None
-    partition.read_from(3)
+    partition.read(3, 5)
     for offset in (3, 4, 5):
         partition.taken(offset, JOB)
     partition.done(3, JOB)
@@ -104,3 +104,30 @@ def test_a_restart_forgets_what_is_in_hand_and_keeps_what_was_done() -> None:
     assert offsets.bytes_in_hand == 0
     assert offsets.to_commit() == {0: 4}
     assert not offsets.current(0, partition.epoch)
+
+
+def test_where_nothing_is_in_hand_the_place_where_the_consumer_stands_is_committed() -> None:
+    partition = PartitionOffsets(1)
+    partition.idle_at(10)  # the end of a log that is to be read from its end
+    assert partition.committable == 10
+    partition.read(12, 12)
+    partition.taken(12, JOB)
+    partition.idle_at(15)  # behind a transaction marker
+    assert partition.committable == 10
+    partition.done(12, JOB)
+    assert partition.committable == 13
+    partition.idle_at(15)
+    assert partition.committable == 15
+    partition.idle_at(14)
+    assert partition.committable == 15
+
+
+def test_what_was_read_and_not_taken_is_never_committed_past() -> None:
+    partition = PartitionOffsets(1)
+    partition.read(3, 9)
+    partition.idle_at(10)
+    assert partition.committable == 3
+    partition.taken(3, JOB)
+    partition.done(3, JOB)
+    partition.idle_at(10)
+    assert partition.committable == 4

@@ -25,6 +25,7 @@ from schemas.messages import ContentType, RawHeaders, Request, Routing, Tensor
 from schemas.reasons import Failure, Reason, Stage
 
 NOW_MS = 1_000_000
+LIMIT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ def signature(*inputs: TensorSpec, rows: int | None = None) -> Signature:
 ONE = signature(TensorSpec("x", "FP32", (None, None)))
 
 
-def model(call: Callable[..., Sequence[Any]], takes: Signature = ONE) -> Loaded:
+def model(call: Callable[..., Sequence[Any]], takes: Signature = ONE, key: str = "m") -> Loaded:
     return Loaded(
-        key="m",
+        key=key,
         version=3,
         format="savedmodel",
         path_in_store="m/3/saved_model.pb",
@@ -72,7 +73,7 @@ def fussy() -> Loaded:
         with tf.control_dependencies([tf.debugging.assert_non_negative(x)]):
             return [tf.identity(x)]
 
-    return model(tf.function(call))
+    return model(tf.function(call), key="fussy")
 
 
 def job(array: NDArray[Any], offset: int = 0, **request: Any) -> Job:
@@ -271,7 +272,7 @@ def answers(batch: Batch) -> dict[int, Any]:
     """Offset -> the decoded outputs of its prediction, or its Failure."""
     found: dict[int, Any] = {}
     for part in predict(batch):
-        for one, out in encode(batch.model, part):
+        for one, out in encode(batch.model, part, LIMIT):
             if isinstance(out, Outgoing):
                 outputs = msgpack.unpackb(out.value)["outputs"]
                 found[one.record.offset] = {
@@ -337,7 +338,7 @@ def test_a_prediction_carries_what_its_job_asked_to_have_echoed(double: Loaded) 
         Request((Tensor("x", np.ones((1, 1), "f4")),), id="i", parameters={"p": 1}),
     )
     [part] = predict(batch_of(double, one))
-    [(same, out)] = encode(double, part)
+    [(same, out)] = encode(double, part, LIMIT)
     assert same is one
     assert isinstance(out, Outgoing)
     assert out.key == b"k"
@@ -386,3 +387,44 @@ def test_a_batch_without_rows_runs_on_one_that_is_thrown_away() -> None:
     found = answers(batch_of(model(call), job(np.zeros((0, 5), "f4"))))
     assert seen.shapes == [(1, 5)]
     assert found[0]["y"].shape == (0, 5)
+
+
+def test_jobs_of_a_version_wait_behind_those_that_any_version_may_answer() -> None:
+    parking = Parking()
+    named = job(np.zeros((1, 1), "f4"))
+    named.routing = Routing(model_key="m", version=1)
+    parking.park("m", named)
+    assert not parking.must_precede("m")
+    parking.park("m", job(np.zeros((1, 1), "f4")))
+    assert parking.must_precede("m")
+    assert not parking.must_precede("other")
+    assert len(list(parking.leave(["m"]))) == 2
+    assert not parking.must_precede("m")
+
+
+def test_a_version_that_was_loaded_again_does_not_overtake_itself() -> None:
+    old, new = model(lambda x: [x]), model(lambda x: [x])
+    batcher = Batcher(max_rows=1, max_delay_s=0)
+    fill(batcher, old, *[job(np.zeros((1, 1), "f4"), n) for n in (0, 1)])
+    fill(batcher, new, *[job(np.zeros((1, 1), "f4"), n) for n in (2, 3)])
+    batches = list(iter(lambda: batcher.next(0), None))
+    assert [batch.jobs[0].record.offset for batch in batches] == [0, 1, 2, 3]
+    assert [batch.model for batch in batches] == [old, old, new, new]
+
+
+@pytest.mark.parametrize("content_type", list(ContentType))
+def test_a_prediction_that_cannot_fit_is_not_encoded(
+    monkeypatch: pytest.MonkeyPatch, double: Loaded, content_type: ContentType
+) -> None:
+    large = Job(
+        Record(),
+        1,
+        0,
+        Routing(model_key="m", content_type=content_type),
+        Request((Tensor("x", np.zeros((1, LIMIT), "f4")),)),
+    )
+    [part] = predict(batch_of(double, large))
+    monkeypatch.setattr("consumer.pipeline.encode.encode_response", None)  # it would be called in vain
+    [(_, out)] = encode(double, part, LIMIT)
+    assert isinstance(out, Failure)
+    assert (out.reason, out.stage) == (Reason.OUTPUT_TOO_LARGE, Stage.PUBLISH)

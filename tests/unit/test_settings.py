@@ -130,7 +130,11 @@ def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in repr(loaded)
     assert "hunter2" not in str(settings.describe(loaded))
     assert settings.named(loaded, "sasl_password") == "LOADONCE_SASL_PASSWORD=********"
-    monkeypatch.setenv("LOADONCE_SASL_PASSWORDS", "hunter2")
+
+
+@pytest.mark.parametrize("name", ["SASL_PASSWORDS", "SASL_PASWORD", "SASL_PASS", "PASSWD"])
+def test_a_password_under_a_misspelt_name_is_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"LOADONCE_{name}", "hunter2")
     assert "hunter2" not in str(refusal())
 
 

@@ -1,4 +1,8 @@
-"""SavedModel: a graph with its variables, called by its serving signature."""
+"""SavedModel: a graph with its variables, called by its serving signature.
+
+A graph is a program: its operations can read and write files when it is called. The store must be writable only by
+those who may run code in this process.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +20,7 @@ def check(located: Located, max_bytes: int) -> None:
     """Nothing: its files' size has been looked at, and only TensorFlow can read a graph."""
 
 
-def open_model(located: Located, *, trusted: bool) -> Loaded:  # noqa: ARG001 - a graph is data
+def open_model(located: Located, *, trusted: bool) -> Loaded:  # noqa: ARG001 - no option refuses graphs
     """Open the folder's SavedModel. PermanentLoadError, or whatever TensorFlow raises for a broken one."""
     model = load_tensorflow().saved_model.load(str(located.path), tags=[SERVE_TAG])
     function = _serving_function(model)

@@ -1,0 +1,58 @@
+"""What the source gives the loop while partitions come and go."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from consumer import settings
+from consumer.delivery.offsets import Offsets
+from consumer.delivery.source import Source
+from consumer.local import LocalKafka
+from tests.conftest import Topics
+from tests.replica import options, until
+
+TIMEOUT_S = 30.0
+
+
+@pytest.fixture
+def source(
+    kafka: LocalKafka, topics: Topics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Source, Offsets]]:
+    for name, value in options(kafka, topics, tmp_path).items():
+        monkeypatch.setenv(f"LOADONCE_{name}", str(value))
+    offsets = Offsets()
+    source = Source(settings.load(), "test", offsets)
+    source.join()
+    until(lambda: (source.poll(0.2), offsets.partitions)[1] == [0, 1], TIMEOUT_S, "an assignment")
+    yield source, offsets
+    source.close(5)
+
+
+def test_what_a_poll_read_across_two_assignments_is_read_again(
+    kafka: LocalKafka, topics: Topics, source: tuple[Source, Offsets]
+) -> None:
+    reader, offsets = source
+    listener = reader._consumer._subscription.rebalance_listener
+    partition = next(tp for tp in reader._consumer.assignment() if tp.partition == 0)
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)
+
+    def move_and_publish() -> None:
+        """What the client's I/O thread does in a rebalance, while the loop's thread waits in poll."""
+        listener.on_partitions_revoked([partition])
+        listener.on_partitions_assigned([partition])
+        producer.send(topics.jobs, b"job", partition=0)
+        producer.flush(10)
+
+    mover = threading.Timer(0.3, move_and_publish)
+    mover.start()
+    before = offsets.of(0)
+    first = reader.poll(10)
+    mover.join()
+    assert offsets.of(0) is not before
+    assert first == []  # it could be of either assignment
+    again = until(lambda: reader.poll(0.2), TIMEOUT_S, "the record again")
+    assert [record.value for records in again for record in records] == [b"job"]
+    producer.close(timeout=5)
