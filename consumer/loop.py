@@ -29,6 +29,7 @@ from consumer.settings import Settings
 from schemas.reasons import Failure
 
 IDLE_S = 0.2  # poll() cannot be woken: a stop is noticed this late
+JOIN_S = 0.5  # polls of a few milliseconds never get kafka-python through a rebalance, however many there are
 BUSY_S = 0.005  # how long to wait for the inference thread, a model or an acknowledgement before looking elsewhere
 COMMIT_S = 5.0  # how long a commit may take; without a broker it takes that long
 LAST_COMMIT_S = 1.0  # what the last one gets, however late it is
@@ -205,7 +206,9 @@ class Loop:
     # how much may be in hand, and what goes wrong ------------------------------------------------------------------
 
     def _patience(self) -> float:
-        """How long poll() may wait: not at all while there is something else to do."""
+        """How long poll() may wait: not at all while there is something else to do, but for joining the group."""
+        if not self._source.joined:
+            return JOIN_S
         if self._inference.pending or self._deadline:
             return 0
         waiting = len(self._batcher) or len(self._parking) or not self._reading

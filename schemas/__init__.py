@@ -6,6 +6,7 @@ Importing it needs numpy and msgpack; `JobClient` and `OutcomeReader` need kafka
 from schemas.client import JobClient, PublishedJob
 from schemas.codec import decode_request, decode_response, encode_request, encode_response
 from schemas.errors import (
+    AccessRefusedError,
     BrokerUnavailableError,
     JobFailedError,
     LoadonceError,
@@ -21,6 +22,7 @@ from schemas.reasons import Failure, Reason, RefusedError, Stage
 from schemas.records import read_dead_letter, read_prediction
 
 __all__ = [
+    "AccessRefusedError",
     "BrokerUnavailableError",
     "ContentType",
     "DeadLetter",

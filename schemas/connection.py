@@ -1,16 +1,19 @@
 """kafka-python, imported when it is needed, configured for publishers and readers, its failures told in one line."""
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.causes import listening, one_line
-from schemas.errors import BrokerUnavailableError, RecordTooLargeError, TopicMissingError
+from schemas.errors import AccessRefusedError, BrokerUnavailableError, RecordTooLargeError, TopicMissingError
 
 _SECURITY_PREFIXES = ("security_", "sasl_", "ssl_")
 _SHORTEST_TIMEOUT_S = 1.0  # the client refuses a request timeout below its fetch wait of 0.5 s
+# What the client's log says of a login that failed, by its errors' names and words; no host name looks like it.
+_LOGIN = re.compile(r"authenticat|authoriz|sasl mechanism|SaslMechanism|SaslState", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,10 @@ class Connection:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn the client's errors into this package's, with the cause that only its log knows."""
+        """Turn the client's errors into this package's, with the cause that only its log knows.
+
+        AccessRefusedError, BrokerUnavailableError, RecordTooLargeError.
+        """
         errors = kafka_errors()
         with listening() as cause:
             try:
@@ -93,9 +99,14 @@ class Connection:
                     f"the job does not fit a record: {one_line(error)}; send fewer rows"
                 ) from None
             except (errors.KafkaError, OSError) as error:
+                where, why = ",".join(self.bootstrap_servers), cause.of(error)
+                if isinstance(error, errors.AuthorizationError) or _LOGIN.search(f"{type(error).__name__} {why}"):
+                    raise AccessRefusedError(
+                        f"the broker at {where} refuses this client ({why}); "
+                        "check user, password and SASL mechanism, and what the user is allowed"
+                    ) from None
                 raise BrokerUnavailableError(
-                    f"no broker serves this at {','.join(self.bootstrap_servers)} ({cause.of(error)}); "
-                    "check that one runs there, and the security options"
+                    f"no broker serves this at {where} ({why}); check that one runs there, and the security options"
                 ) from None
 
     @property

@@ -26,6 +26,10 @@ class BrokerUnavailableError(LoadonceError):
     """No broker answers, or it refuses this client."""
 
 
+class AccessRefusedError(BrokerUnavailableError):
+    """The broker refuses this client: authentication or authorization. Trying again does not help."""
+
+
 class TopicMissingError(LoadonceError):
     """The broker has no topic of that name."""
 

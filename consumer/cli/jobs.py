@@ -18,10 +18,15 @@ from consumer.exits import Exit, FatalError
 
 if TYPE_CHECKING:
     from consumer.settings import Settings
+    from schemas.client import JobClient
     from schemas.job import Job
 
 _POLL_S = 0.2
-_BROKER = {Exit.UNAVAILABLE: "broker or topic not available", Exit.CONFIG: "an option that cannot work"}
+_BROKER = {
+    Exit.UNAVAILABLE: "broker or topic not available",
+    Exit.REFUSED: "",
+    Exit.CONFIG: "an option that cannot work",
+}
 _INPUT = {
     Exit.DATA: "the input holds what cannot be a job, or a job too large for its topic",
     Exit.STORE_MISSING: "the input file is not there",
@@ -112,9 +117,7 @@ def publish(
     """
     from consumer.progress import Progress
     from consumer.settings import load
-    from schemas.client import JobClient
     from schemas.job import Job
-    from schemas.messages import ContentType
 
     settings = load(config)
     common = Job(
@@ -136,12 +139,7 @@ def publish(
     published = []
     with (
         _explained(settings),
-        JobClient(
-            **_brokers(settings),
-            **_outputs(settings),
-            jobs_topic=settings.jobs_topic,
-            content_type=ContentType(f"application/{encoding}"),
-        ) as client,
+        _client(settings, encoding) as client,
         Progress().count("published", len(jobs)) as done,
     ):
         for job in client.publish_many(jobs):
@@ -167,24 +165,14 @@ def predict(
 ) -> None:
     """Publish one job and wait for its prediction."""
     from consumer.settings import load
-    from schemas.client import JobClient
     from schemas.job import Job
-    from schemas.messages import ContentType
 
     settings = load(config)
     requests = list(read_requests(source, form, datatype=datatype, rows_per_job=0))
     if len(requests) != 1:
         raise FatalError(Exit.DATA, f"{source}: {len(requests)} jobs; predict takes one, `loadonce publish` many")
     job = _filled(Job(model, {}), requests[0])
-    with (
-        _explained(settings),
-        JobClient(
-            **_brokers(settings),
-            **_outputs(settings),
-            jobs_topic=settings.jobs_topic,
-            content_type=ContentType(f"application/{encoding}"),
-        ) as client,
-    ):
+    with _explained(settings), _client(settings, encoding) as client:
         outputs = client.predict(
             model,
             job.inputs,
@@ -214,7 +202,7 @@ def tail(
 ) -> None:
     """Show predictions and dead letters as they come.
 
-    One line each, until Ctrl-C; with --json a JSON document a line, outputs included.
+    One line each, until Ctrl-C, which gives exit code 130; with --json a JSON document a line, outputs included.
     """
     from consumer.settings import load
     from schemas.outcomes import OutcomeReader
@@ -255,6 +243,18 @@ def _headers(given: list[str]) -> list[tuple[str, bytes]]:
     return headers
 
 
+def _client(settings: "Settings", encoding: Encoding) -> "JobClient":
+    from schemas.client import JobClient
+    from schemas.messages import ContentType
+
+    return JobClient(
+        **_brokers(settings),
+        **_outputs(settings),
+        jobs_topic=settings.jobs_topic,
+        content_type=ContentType(f"application/{encoding}"),
+    )
+
+
 def _brokers(settings: "Settings") -> dict[str, Any]:
     from consumer.delivery.connection import common
 
@@ -282,6 +282,8 @@ def _explained(settings: "Settings") -> Iterator[None]:
         raise FatalError(Exit.FAILED, printable(f"dead letter: {error}")) from None
     except errors.PredictTimeoutError as error:
         raise FatalError(Exit.TEMPORARY, str(error)) from None
+    except errors.AccessRefusedError as error:
+        raise FatalError(Exit.REFUSED, f"{named(settings, 'bootstrap_servers')}: {error}") from None
     except errors.BrokerUnavailableError as error:
         raise FatalError(Exit.UNAVAILABLE, f"{named(settings, 'bootstrap_servers')}: {error}") from None
     except errors.TopicMissingError as error:

@@ -60,10 +60,10 @@ def add(
     with _editing(config) as settings:
         from consumer.models.edit import add_version
 
-        Progress().tell(f"opening {source}")
-        added = add_version(
-            settings.model_store, name, source, version, trusted_h5=frozenset(settings.trusted_h5_models)
-        )
+        with Progress().busy(f"importing TensorFlow, then opening {source}"):
+            added = add_version(
+                settings.model_store, name, source, version, trusted_h5=frozenset(settings.trusted_h5_models)
+            )
     if as_json:
         print_json(asdict(added))
     else:
@@ -116,9 +116,11 @@ def verify(
     from consumer.progress import Progress
 
     results = []
-    with _editing(config) as settings, Progress().count("verified") as done:
+    progress = Progress()
+    with _editing(config) as settings, progress.count("verified") as done:
         from consumer.models.edit import verify as verify_models
 
+        progress.tell("importing TensorFlow, then opening every version")
         for result in verify_models(settings.model_store, name, trusted_h5=frozenset(settings.trusted_h5_models)):
             results.append(result)
             done(len(results))

@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
                 Exit.OK: "every number adds up",
                 Exit.FAILED: "a number does not add up",
                 Exit.UNAVAILABLE: "the broker or a consumer does not start",
+                Exit.SOFTWARE: "a consumer ended by itself while it was kept",
                 Exit.TEMPORARY: "",
                 Exit.CONFIG: "the extra `demo` is not installed",
             },

@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
 
 from consumer.demo.report import Job, Outcome, Sent
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings
 from schemas import headers as names
+from schemas.causes import one_line
 from schemas.messages import Position
 from schemas.records import read_dead_letter, read_prediction
 
@@ -18,8 +21,19 @@ _ANSWER_S = 60.0  # from the last answer to the next
 _POLL_MS = 200
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn the client's errors into FatalError (69)."""
+    try:
+        yield
+    except KafkaError as error:
+        why = one_line(error) or type(error).__name__
+        raise FatalError(Exit.UNAVAILABLE, f"the demo's broker does not answer ({why}); run the demo again") from None
+
+
+@_explained()
 def publish(settings: Settings, jobs: Sequence[Job], done: Callable[[int], None]) -> list[Sent]:
-    """Send every job and wait for the broker's acknowledgement of each; `done` hears how many."""
+    """Send every job and wait for the broker's acknowledgement of each; `done` hears how many. FatalError (69)."""
     producer = KafkaProducer(bootstrap_servers=list(settings.bootstrap_servers), acks="all", linger_ms=5)
     try:
         # Keyed by id, so that the jobs spread over the partitions as strangers' jobs would.
@@ -44,8 +58,9 @@ def publish(settings: Settings, jobs: Sequence[Job], done: Callable[[int], None]
 
 
 class Outcomes:
-    """Reads predictions and dead letters from their beginning, and keeps them."""
+    """Reads predictions and dead letters from their beginning, and keeps them. FatalError (69): no broker answers."""
 
+    @_explained()
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._consumer = KafkaConsumer(
@@ -61,6 +76,7 @@ class Outcomes:
         self._consumer.seek_to_beginning(*self._partitions)
         self.read: list[Outcome] = []
 
+    @_explained()
     def wait_for(self, positions: Collection[str], done: Callable[[int], None]) -> None:
         """Read until every job of `positions` has an outcome; FatalError (75) where none comes for a minute."""
         missing = set(positions)
@@ -76,9 +92,10 @@ class Outcomes:
                     f"{len(missing)} of {len(positions)} jobs have no answer, and none came for {_ANSWER_S:.0f} s",
                 )
 
+    @_explained()
     def read_to_the_end(self) -> list[Outcome]:
         """All outcomes that are there now: what came twice is found here."""
-        ends = self._consumer.end_offsets(self._partitions)
+        ends = self._consumer.end_offsets(self._partitions, timeout_ms=int(_ANSWER_S * 1000))
         deadline = time.monotonic() + _ANSWER_S
         while any(self._consumer.position(partition) < end for partition, end in ends.items()):
             self._poll()

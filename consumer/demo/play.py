@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PROCESSES = 2
 PARTITIONS = 4
+_LOOK_S = 0.5
 
 
 def play(progress: Progress, *, keep: bool, on_report: Callable[[Report], None]) -> Report:
@@ -137,7 +138,7 @@ def _body(rows: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bytes:
 def _linger(
     progress: Progress, processes: Sequence[Process], options: dict[str, str], trained: "Sequence[Trained]"
 ) -> None:
-    """Leave everything running until Ctrl-C or SIGTERM."""
+    """Leave everything running until Ctrl-C or SIGTERM; FatalError (70) names a consumer that ends before."""
     wine = next(model for model in trained if model.key == "wine")
     features = ",".join(f"{value:g}" for value in wine.samples[0])
     progress.tell("it goes on running; in another terminal:")
@@ -148,9 +149,11 @@ def _linger(
     progress.say("  loadonce models list")
     progress.tell("Ctrl-C ends it")
     try:
-        while all(process.running for process in processes):
-            time.sleep(0.5)
+        while not (ends := [end for process in processes if (end := process.ended())]):
+            time.sleep(_LOOK_S)
+        raise FatalError(Exit.SOFTWARE, ends[0])
     except KeyboardInterrupt:
         progress.tell("stopping")
-    for process in processes:
-        process.stop()
+    finally:
+        for process in processes:
+            process.stop()

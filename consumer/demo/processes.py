@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from consumer.exits import Exit, FatalError
+from consumer.local import watchdog
 
 READY_S = 90.0  # importing TensorFlow takes 4 to 15 s on two cores that others use as well
 STOP_S = 30.0
@@ -25,7 +26,7 @@ _HTTP_S = 2.0
 class Process:
     """One `loadonce run`. Its log, JSON lines, is `<name>.log` in `folder`, where it works as well."""
 
-    def __init__(self, name: str, folder: Path, options: Mapping[str, str]) -> None:
+    def __init__(self, name: str, folder: Path, options: Mapping[str, str], *, group: int) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
         with self._log.open("wb") as log:
@@ -36,20 +37,18 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                process_group=0,  # Ctrl-C on the terminal is for the demo, which then stops its consumers in order
+                process_group=group,  # Ctrl-C on the terminal is for the demo, which then stops its consumers in order
             )
 
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended yet."""
-        return self._process.poll() is None
+    def ended(self) -> str | None:
+        """How it has ended, with the last line of its log; None while it runs."""
+        code = self._process.poll()
+        return None if code is None else f"{self.name} ended with exit code {code}: {self._last_line()}"
 
     def partitions_when_ready(self) -> set[int] | None:
         """What it reads, once /readyz says yes; None before. FatalError (69) where it has ended instead."""
-        if not self.running:
-            raise FatalError(
-                Exit.UNAVAILABLE, f"{self.name} ended with exit code {self._process.returncode}: {self._last_line()}"
-            )
+        if end := self.ended():
+            raise FatalError(Exit.UNAVAILABLE, end)
         ports = [entry["port"] for entry in self._entries("http listening")]
         if not ports:
             return None
@@ -65,8 +64,7 @@ class Process:
 
     def stop(self) -> int:
         """SIGTERM, and its exit code; SIGKILL where it does not end within 30 s."""
-        if self.running:
-            self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(signal.SIGTERM)  # which does nothing where it has ended
         try:
             return self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -94,13 +92,30 @@ class Process:
 def serving(count: int, folder: Path, options: Mapping[str, str]) -> Iterator[list[Process]]:
     """Start `count` processes; on leaving, whatever still runs is killed."""
     processes: list[Process] = []
-    try:
-        for number in range(1, count + 1):
-            process = Process(f"consumer-{number}", folder, options)
-            processes.append(process)  # each at once, so that it is killed where the next does not start
-        yield processes
-    finally:
-        for process in processes:
+    with _group() as group:
+        try:
+            for number in range(1, count + 1):
+                process = Process(f"consumer-{number}", folder, options, group=group)
+                processes.append(process)  # each at once, so that it is killed where the next does not start
+            yield processes
+        finally:
+            for process in processes:
+                process.kill()
+
+
+@contextmanager
+def _group() -> Iterator[int]:
+    """A process group that is killed when this process dies, however it dies: the brokers' watchdog holds it."""
+    with subprocess.Popen(  # noqa: S603 - our own script, run by our own interpreter
+        [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    ) as process:
+        try:
+            yield process.pid
+        finally:
             process.kill()
 
 

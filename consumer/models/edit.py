@@ -123,10 +123,10 @@ def add_version(
 def remove_version(store: Path, key: str, version: int) -> None:
     """Take a version out of the store: in one rename, then its files. EditError: it is not there, or has an alias."""
     _check_key(key)
+    entry = _entry(store, key)
     folders = _version_folders(store, key)
     if version not in folders:
-        raise NotInStoreError(f"{key} has no version {version}")
-    entry = _entry(store, key)
+        raise _unknown(f"{key} has no version {version}")
     names = sorted(alias for alias, at in entry.aliases.items() if at == version)
     if names:
         raise EditError(f"alias '{names[0]}' of {key} is version {version}; move or remove the alias first")
@@ -145,7 +145,7 @@ def set_alias(store: Path, key: str, alias: str, version: int) -> None:
         raise EditError(f"alias {alias!r}: a letter, then up to 63 letters, digits, '.', '_' or '-'")
     entry = _entry(store, key)
     if version not in entry.versions and version not in entry.settling:
-        raise NotInStoreError(f"{key} has no version {version}")
+        raise _unknown(f"{key} has no version {version}")
     _write_aliases(store, key, {**_aliases(entry, key), alias: version})
 
 
@@ -155,7 +155,7 @@ def remove_alias(store: Path, key: str, alias: str) -> None:
     entry = _entry(store, key)
     aliases = dict(_aliases(entry, key))
     if aliases.pop(alias, None) is None:
-        raise NotInStoreError(f"{key} has no alias {alias!r}")
+        raise _unknown(f"{key} has no alias {alias!r}")
     _write_aliases(store, key, aliases)
 
 
@@ -192,7 +192,7 @@ def verify(store: Path, key: str | None = None, *, trusted_h5: frozenset[str] = 
         time.sleep(SPACING_S)
         catalog = scan(store, catalog, time.time())
     if key is not None and key not in catalog.models:
-        raise NotInStoreError(f"the store has no model '{key}'")
+        raise _unknown(f"the store has no model '{key}'")
     for name in catalog.models if key is None else [key]:
         entry = catalog.models[name]
         for version in sorted(entry.settling.keys() - entry.versions.keys()):
@@ -246,8 +246,12 @@ def _catalog(store: Path) -> Catalog:
 def _entry(store: Path, key: str) -> ModelEntry:
     entry = _catalog(store).models.get(key)
     if entry is None:
-        raise NotInStoreError(f"the store has no model '{key}'")
+        raise _unknown(f"the store has no model '{key}'")
     return entry
+
+
+def _unknown(what: str) -> NotInStoreError:
+    return NotInStoreError(f"{what}; `loadonce models list` shows them")
 
 
 def _aliases(entry: ModelEntry, key: str) -> Mapping[str, int]:

@@ -172,8 +172,10 @@ def test_removing(store: Path, sources: dict[str, Path]) -> None:
     shutil.copytree(store / "m" / "1", store / "m" / "01")
     remove_version(store, "m", 1)
     assert sorted(path.name for path in (store / "m").iterdir()) == ["2"]  # both spellings are gone
-    with pytest.raises(NotInStoreError, match="has no version 1"):
+    with pytest.raises(NotInStoreError, match="m has no version 1; `loadonce models list` shows"):
         remove_version(store, "m", 1)
+    with pytest.raises(NotInStoreError, match="no model 'other'; `loadonce models list` shows"):
+        remove_version(store, "other", 1)
     set_alias(store, "m", "stable", 2)
     with pytest.raises(EditError, match="alias 'stable' of m is version 2"):
         remove_version(store, "m", 2)
