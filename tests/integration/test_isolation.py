@@ -95,26 +95,6 @@ def test_a_newer_version_is_taken_up_and_a_corrupt_one_is_not(
         assert process.stop() == 0
 
 
-def test_a_second_signal_ends_the_process_at_once(
-    kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path
-) -> None:
-    ledger = Ledger(kafka, topics)
-    with replica(tmp_path / "log", **options(kafka, topics, store, DRAIN_S=600, MAX_BATCH_ROWS=1)) as process:
-        process.wait_ready()
-        ledger.publish(40_000)  # one row a call: far more than can be answered before the broker is paused
-        until(lambda: ledger.collect() > 0, ANSWERS_S, "some answers")
-        # Nothing is acknowledged while the broker is paused, so the drain cannot end by itself.
-        kafka.nodes[0].pause()
-        try:
-            process.process.send_signal(signal.SIGTERM)
-            [draining] = until(lambda: process.events("draining"), STOP_S, "a drain")
-            assert draining["jobs_in_hand"] > 0
-            process.process.send_signal(signal.SIGTERM)
-            assert process.process.wait(STOP_S) == -signal.SIGTERM
-        finally:
-            kafka.nodes[0].resume()
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_the_loop_begins_ends_in_order(
     kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path, number: signal.Signals
