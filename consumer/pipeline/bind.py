@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from consumer.models.runtime import Signature, TensorSpec
+from consumer.models.signature import Signature, TensorSpec
 from consumer.pipeline.job import Bound
 from schemas.messages import Request, Tensor
 from schemas.reasons import Failure, Reason, Stage

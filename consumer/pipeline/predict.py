@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.models.engine import EngineError
 from consumer.models.runtime import Loaded
 from consumer.pipeline.batch import Batch
 from consumer.pipeline.job import Bound, Job
@@ -66,5 +67,10 @@ class _NotRowAlignedError(Exception):
 
 def _failure(error: Exception) -> Failure:
     # TensorFlow's messages quote the data: only the kind of error leaves the process.
-    what = str(error) if isinstance(error, _NotRowAlignedError) else type(error).__name__
+    if isinstance(error, _NotRowAlignedError):
+        what = str(error)
+    elif isinstance(error, EngineError):
+        what = error.kind
+    else:
+        what = type(error).__name__
     return Failure(Reason.INFERENCE_FAILED, Stage.PREDICT, f"the model failed on this job: {what}")

@@ -1,7 +1,7 @@
-"""What a job passes through, with a real (if tiny) TensorFlow function for a model."""
+"""What a job passes through, with real (if tiny) SavedModels."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from consumer.models.backend import load_tensorflow
-from consumer.models.runtime import Loaded, Signature, TensorSpec
+from consumer.models.runtime import Loaded
+from consumer.models.servable import Servable
+from consumer.models.signature import Signature, TensorSpec
 from consumer.pipeline.batch import Batch, Batcher
 from consumer.pipeline.bind import bind
 from consumer.pipeline.decode import decode
@@ -23,6 +25,7 @@ from consumer.pipeline.predict import predict
 from schemas.limits import Limits
 from schemas.messages import ContentType, RawHeaders, Request, Routing, Tensor
 from schemas.reasons import Failure, Reason, Stage
+from tests import savedmodels
 
 NOW_MS = 1_000_000
 LIMIT = 1_000_000
@@ -47,33 +50,61 @@ def signature(*inputs: TensorSpec, rows: int | None = None) -> Signature:
 ONE = signature(TensorSpec("x", "FP32", (None, None)))
 
 
-def model(call: Callable[..., Sequence[Any]], takes: Signature = ONE, key: str = "m") -> Loaded:
-    return Loaded(
-        key=key,
-        version=3,
-        format="savedmodel",
-        path_in_store="m/3/saved_model.pb",
-        signature=takes,
-        call=call,
-        nbytes=0,
-        fingerprint=(),
+class Model(Loaded):
+    """A model that keeps the shapes it was called with."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self.shapes: list[tuple[int, ...]] = []
+
+    def predict(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.shapes.append(inputs["x"].shape)
+        return super().predict(inputs)
+
+
+def model(servable: Servable, key: str = "m") -> Model:
+    return savedmodels.load(servable, Model, key=key)
+
+
+@dataclass(frozen=True)
+class Servables:
+    """`x` FP32 [rows, any] -> `y` FP32 [rows, any]."""
+
+    double: Servable
+    fussy: Servable
+    """The same back, where none is negative."""
+    first: Servable
+    """The first row alone."""
+    pairs: Servable
+    """The same back, of exactly two rows of one."""
+
+
+@pytest.fixture(scope="module")
+def servables(tmp_path_factory: pytest.TempPathFactory) -> Servables:
+    tf = load_tensorflow()
+    folder = tmp_path_factory.mktemp("models")
+
+    def fussy(x: Any) -> dict[str, Any]:
+        with tf.control_dependencies([tf.debugging.assert_non_negative(x, "secret payload")]):
+            return {"y": tf.identity(x)}
+
+    x = tf.TensorSpec([None, None], tf.float32)
+    return Servables(
+        double=savedmodels.save(folder / "double", lambda x: {"y": x * 2.0}, x=x),
+        fussy=savedmodels.save(folder / "fussy", fussy, x=x),
+        first=savedmodels.save(folder / "first", lambda x: {"y": x[:1]}, x=x),
+        pairs=savedmodels.save(folder / "pairs", lambda x: {"y": x + 0.0}, x=tf.TensorSpec([2, 1], tf.float32)),
     )
 
 
 @pytest.fixture(scope="module")
-def double() -> Loaded:
-    return model(load_tensorflow().function(lambda x: [x * 2.0]))
+def double(servables: Servables) -> Model:
+    return model(servables.double)
 
 
 @pytest.fixture(scope="module")
-def fussy() -> Loaded:
-    tf = load_tensorflow()
-
-    def call(x: Any) -> list[Any]:
-        with tf.control_dependencies([tf.debugging.assert_non_negative(x)]):
-            return [tf.identity(x)]
-
-    return model(tf.function(call), key="fussy")
+def fussy(servables: Servables) -> Model:
+    return model(servables.fussy, key="fussy")
 
 
 def job(array: NDArray[Any], offset: int = 0, **request: Any) -> Job:
@@ -219,7 +250,7 @@ def sizes(batcher: Batcher) -> Iterator[list[int]]:
         yield [job.record.offset for job in batch.jobs]
 
 
-def test_a_batch_takes_what_has_come_up_to_its_rows(double: Loaded) -> None:
+def test_a_batch_takes_what_has_come_up_to_its_rows(double: Model) -> None:
     batcher = Batcher(max_rows=4, max_delay_s=0)
     fill(batcher, double, *[job(np.zeros((2, 1), "f4"), offset) for offset in range(5)])
     assert len(batcher) == 5
@@ -227,26 +258,26 @@ def test_a_batch_takes_what_has_come_up_to_its_rows(double: Loaded) -> None:
     assert len(batcher) == 0
 
 
-def test_a_job_larger_than_a_batch_goes_alone(double: Loaded) -> None:
+def test_a_job_larger_than_a_batch_goes_alone(double: Model) -> None:
     batcher = Batcher(max_rows=4, max_delay_s=0)
     fill(batcher, double, *[job(np.zeros((rows, 1), "f4"), n) for n, rows in enumerate((1, 9, 1))])
     assert list(sizes(batcher)) == [[0], [1], [2]]
 
 
-def test_only_jobs_of_one_layout_share_a_batch_and_none_overtakes(double: Loaded) -> None:
+def test_only_jobs_of_one_layout_share_a_batch_and_none_overtakes(double: Model) -> None:
     batcher = Batcher(max_rows=100, max_delay_s=0)
     fill(batcher, double, *[job(np.zeros((1, width), "f4"), n) for n, width in enumerate((2, 2, 3, 2))])
     assert list(sizes(batcher)) == [[0, 1], [2], [3]]
 
 
-def test_models_take_turns(double: Loaded, fussy: Loaded) -> None:
+def test_models_take_turns(double: Model, fussy: Model) -> None:
     batcher = Batcher(max_rows=1, max_delay_s=0)
     fill(batcher, double, *[job(np.zeros((1, 1), "f4"), n) for n in range(3)])
     fill(batcher, fussy, *[job(np.zeros((1, 1), "f4"), n) for n in (10, 11)])
     assert list(sizes(batcher)) == [[0], [10], [1], [11], [2]]
 
 
-def test_waiting_for_company_ends_when_full_or_late(double: Loaded) -> None:
+def test_waiting_for_company_ends_when_full_or_late(double: Model) -> None:
     batcher = Batcher(max_rows=2, max_delay_s=1)
     fill(batcher, double, job(np.zeros((1, 1), "f4")), now=10)
     assert batcher.next(10.9) is None
@@ -257,9 +288,9 @@ def test_waiting_for_company_ends_when_full_or_late(double: Loaded) -> None:
     assert batcher.next(30) is not None
 
 
-def test_a_model_of_fixed_rows_gets_one_job_a_call() -> None:
-    takes = signature(TensorSpec("x", "FP32", (2, 1)), rows=2)
-    fixed = model(lambda x: [x], takes)
+def test_a_model_of_fixed_rows_gets_one_job_a_call(servables: Servables) -> None:
+    fixed = model(servables.pairs)
+    assert fixed.signature.rows == 2
     batcher = Batcher(max_rows=100, max_delay_s=0)
     fill(batcher, fixed, *[job(np.zeros((2, 1), "f4"), n) for n in range(2)])
     assert list(sizes(batcher)) == [[0], [1]]
@@ -284,8 +315,7 @@ def answers(batch: Batch) -> dict[int, Any]:
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=8))
-def test_every_job_gets_its_own_rows_back(rows: list[int]) -> None:
-    double = model(lambda x: [x * 2.0])
+def test_every_job_gets_its_own_rows_back(double: Model, rows: list[int]) -> None:
     arrays = [np.arange(count * 3, dtype="f4").reshape(count, 3) + 100 * n for n, count in enumerate(rows)]
     found = answers(batch_of(double, *[job(array, n) for n, array in enumerate(arrays)]))
     assert list(found) == list(range(len(rows)))
@@ -294,42 +324,27 @@ def test_every_job_gets_its_own_rows_back(rows: list[int]) -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=20))
-def test_a_failing_batch_is_split_until_the_jobs_at_fault_stand_alone(good: list[bool]) -> None:
-    calls = 0
-
-    def call(x: Any) -> list[Any]:
-        nonlocal calls
-        calls += 1
-        if (np.asarray(x) < 0).any():
-            raise ValueError("secret payload")
-        return [x]
-
+def test_a_failing_batch_is_split_until_the_jobs_at_fault_stand_alone(fussy: Model, good: list[bool]) -> None:
+    fussy.shapes.clear()
     jobs = [job(np.full((1, 1), n if fine else -1, "f4"), n) for n, fine in enumerate(good)]
-    found = answers(batch_of(model(call), *jobs))
+    found = answers(batch_of(fussy, *jobs))
     assert list(found) == list(range(len(good)))
     for n, fine in enumerate(good):
         if fine:
             assert found[n]["y"] == [[n]]
         else:
             assert found[n].reason is Reason.INFERENCE_FAILED
-            assert "secret" not in found[n].message
-    assert calls < 2 * len(good)
+            assert found[n].message == "the model failed on this job: InvalidArgument"
+    assert len(fussy.shapes) < 2 * len(good)
 
 
-def test_a_real_model_that_raises(fussy: Loaded) -> None:
-    found = answers(batch_of(fussy, *[job(np.full((1, 1), value, "f4"), n) for n, value in enumerate((1, -1, 2))]))
-    assert found[1].reason is Reason.INFERENCE_FAILED
-    assert (found[0]["y"], found[2]["y"]) == ([[1]], [[2]])
-
-
-def test_outputs_that_do_not_follow_the_rows_are_the_models_failure() -> None:
-    summed = model(lambda x: [np.sum(x, keepdims=True)])
-    found = answers(batch_of(summed, job(np.ones((2, 1), "f4"), 0)))
+def test_outputs_that_do_not_follow_the_rows_are_the_models_failure(servables: Servables) -> None:
+    found = answers(batch_of(model(servables.first), job(np.ones((2, 1), "f4"), 0)))
     assert found[0].reason is Reason.INFERENCE_FAILED
     assert "rows" in found[0].message
 
 
-def test_a_prediction_carries_what_its_job_asked_to_have_echoed(double: Loaded) -> None:
+def test_a_prediction_carries_what_its_job_asked_to_have_echoed(double: Model) -> None:
     one = Job(
         Record(offset=7, key=b"k"),
         1,
@@ -370,22 +385,10 @@ def test_parked_jobs_leave_in_order_and_by_model() -> None:
     assert list(parking.leave(["b"])) == []
 
 
-@dataclass
-class Seen:
-    """What a call was given."""
-
-    shapes: list[tuple[int, ...]] = field(default_factory=list)
-
-
-def test_a_batch_without_rows_runs_on_one_that_is_thrown_away() -> None:
-    seen = Seen()
-
-    def call(x: Any) -> list[Any]:
-        seen.shapes.append(tuple(x.shape))
-        return [x]
-
-    found = answers(batch_of(model(call), job(np.zeros((0, 5), "f4"))))
-    assert seen.shapes == [(1, 5)]
+def test_a_batch_without_rows_runs_on_one_that_is_thrown_away(servables: Servables) -> None:
+    double = model(servables.double)
+    found = answers(batch_of(double, job(np.zeros((0, 5), "f4"))))
+    assert double.shapes == [(1, 5)]
     assert found[0]["y"].shape == (0, 5)
 
 
@@ -402,8 +405,8 @@ def test_jobs_of_a_version_wait_behind_those_that_any_version_may_answer() -> No
     assert not parking.must_precede("m")
 
 
-def test_a_version_that_was_loaded_again_does_not_overtake_itself() -> None:
-    old, new = model(lambda x: [x]), model(lambda x: [x])
+def test_a_version_that_was_loaded_again_does_not_overtake_itself(servables: Servables) -> None:
+    old, new = model(servables.double), model(servables.double)
     batcher = Batcher(max_rows=1, max_delay_s=0)
     fill(batcher, old, *[job(np.zeros((1, 1), "f4"), n) for n in (0, 1)])
     fill(batcher, new, *[job(np.zeros((1, 1), "f4"), n) for n in (2, 3)])
@@ -414,7 +417,7 @@ def test_a_version_that_was_loaded_again_does_not_overtake_itself() -> None:
 
 @pytest.mark.parametrize("content_type", list(ContentType))
 def test_a_prediction_that_cannot_fit_is_not_encoded(
-    monkeypatch: pytest.MonkeyPatch, double: Loaded, content_type: ContentType
+    monkeypatch: pytest.MonkeyPatch, double: Model, content_type: ContentType
 ) -> None:
     large = Job(
         Record(),

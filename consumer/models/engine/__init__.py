@@ -1,0 +1,11 @@
+"""TensorFlow's C API, through ctypes: opening a SavedModel and running it, without importing `tensorflow`.
+
+A foreign call releases the interpreter's lock, so that a model that is being opened here does not stop the loop;
+`import tensorflow` takes 4 to 14 s and `tf.saved_model.load` holds the lock for 100 ms at a time.
+"""
+
+from consumer.models.engine.library import EngineUnavailableError, open_library, trim
+from consumer.models.engine.session import Session, Threads
+from consumer.models.engine.status import Code, EngineError
+
+__all__ = ["Code", "EngineError", "EngineUnavailableError", "Session", "Threads", "open_library", "trim"]
