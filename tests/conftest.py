@@ -4,10 +4,14 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from consumer.local import LocalKafka
+
+if TYPE_CHECKING:
+    from consumer.models.opening import Opener
 
 PARTITIONS = 2
 
@@ -34,6 +38,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import stores
 
     return stores.write(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def opener(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Opener]":
+    """One for all tests: its helper imports TensorFlow once. What the options say is for `tests.unit.test_models_*`."""
+    from consumer.models.opening import Opener, OpenOptions
+
+    options = OpenOptions(
+        trusted_h5=frozenset({"trusted"}),
+        max_bytes=1 << 30,
+        custom_objects=("tests.custom_layers:Counting", "tests.custom_layers:Registered"),
+    )
+    opener = Opener(options, tmp_path_factory.mktemp("disk-cache"), 1 << 30)
+    opener.start()
+    yield opener
+    opener.close(10)
 
 
 @pytest.fixture

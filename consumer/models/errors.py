@@ -53,11 +53,15 @@ def failure_of(error: LoadError, attempts: int) -> Failure:
 
 def describe(error: BaseException, *paths: Path) -> str:
     """An exception as one line without paths: its kind and the first line of its text. `paths` may hold spaces."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else ""
-    for path in paths:
-        text = text.replace(str(path), "...")
-    text = "".join(char if char.isprintable() else " " for char in _PATH.sub("...", text))
-    if len(text) > MESSAGE_CHARS:
-        text = text[: MESSAGE_CHARS - 3] + "..."
+    text = one_line(str(error), *paths)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def one_line(text: str, *paths: Path) -> str:
+    """The first line of a text, without paths, cut to `MESSAGE_CHARS`. `paths` may hold spaces."""
+    lines = text.strip().splitlines()
+    line = lines[0] if lines else ""
+    for path in paths:
+        line = line.replace(str(path), "...")
+    line = "".join(char if char.isprintable() else " " for char in _PATH.sub("...", line[: 4 * MESSAGE_CHARS]))
+    return line if len(line) <= MESSAGE_CHARS else line[: MESSAGE_CHARS - 3] + "..."

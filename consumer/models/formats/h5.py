@@ -1,19 +1,22 @@
 """Legacy `.h5`: its configuration can hold code, so it is read before Keras may see it."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import h5py
 
 from consumer.models.backend import load_keras
 from consumer.models.errors import PermanentLoadError
-from consumer.models.formats.keras import loaded_from
-from consumer.models.runtime import Loaded
+from consumer.models.exporting import ExportOptions
+from consumer.models.formats import custom, hdf5
+from consumer.models.formats.keras import exported
+from consumer.models.servable import Servable
 from consumer.models.store import Located
 
 OPTION = "LOADONCE_TRUSTED_H5_MODELS"
 CONFIG_BYTES = 64 * 1024 * 1024
-MAX_OBJECTS = 1_000_000
+MAX_VALUES = 1_000_000
 
 # Built into Keras, and yet a way to run or read something from outside of the file.
 _NOT_PLAIN = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
@@ -22,23 +25,28 @@ _NOTATION = {"__tuple__", "__tensor__", "__keras_tensor__", "__numpy__", "__elli
 _PLACES = ("layers", "models", "initializers", "regularizers", "constraints", "dtype_policies", "activations")
 
 
-def check(located: Located, max_bytes: int) -> None:  # noqa: ARG001 - the file's own size has been looked at
-    """Read the configuration. PermanentLoadError, or the OSError that h5py raises for a broken file."""
-    _configuration(located)
-
-
-def open_model(located: Located, *, trusted: bool) -> Loaded:
-    """Open `model.h5`. PermanentLoadError, or whatever Keras and h5py raise for a broken file."""
-    if not trusted:
-        _must_be_plain(_configuration(located), located.key)
-    path = located.path / located.model_file
-    model = load_keras().saving.load_model(path, compile=False, safe_mode=not trusted)
-    return loaded_from(model, located, "h5")
-
-
-def _configuration(located: Located) -> Any:
+def check(located: Located, max_bytes: int) -> None:
+    """Read the configuration and what the datasets state. LoadError, or the OSError h5py raises for a broken file."""
     with h5py.File(located.path / located.model_file, "r") as file:
-        stored = file.attrs.get("model_config")
+        hdf5.check(file, max_bytes)
+        _configuration(file)
+
+
+def export(located: Located, target: Path, options: ExportOptions) -> Servable:
+    """Open `model.h5` and write it as a SavedModel. PermanentLoadError, or what Keras and h5py raise."""
+    keras = load_keras()
+    path = located.path / located.model_file
+    allowed = custom.objects(options.custom_objects)
+    if not options.trusted:
+        with h5py.File(path, "r") as file:
+            _must_be_plain(_configuration(file), located.key, allowed)
+    with keras.saving.custom_object_scope(allowed):
+        model = keras.saving.load_model(path, compile=False, safe_mode=not options.trusted)
+    return exported(model, "h5", target, options)
+
+
+def _configuration(file: h5py.File) -> Any:
+    stored = file.attrs.get("model_config")
     if stored is None:
         raise PermanentLoadError("it holds weights and no model; save it with model.save()")
     if not isinstance(stored, str | bytes) or len(stored) > CONFIG_BYTES:
@@ -49,29 +57,34 @@ def _configuration(located: Located) -> Any:
         raise PermanentLoadError("its model_config is not JSON") from None
 
 
-def _must_be_plain(configuration: Any, key: str) -> None:
-    """Refuse a configuration that holds a Lambda, a function or a class that is not Keras' own."""
+def _must_be_plain(configuration: Any, key: str, allowed: dict[str, Any]) -> None:
+    """Refuse a configuration that holds a Lambda, a function or a class that is neither Keras' own nor allowed."""
     known = _builtin_classes()
     todo = [configuration]
-    objects = 0
+    values = 0
     while todo:
         value = todo.pop()
-        objects += 1
-        if objects > MAX_OBJECTS:
-            raise PermanentLoadError(f"its model_config has more than {MAX_OBJECTS} values")
+        values += 1
+        if values > MAX_VALUES:
+            raise PermanentLoadError(f"its model_config has more than {MAX_VALUES} values")
         if isinstance(value, dict):
-            if problem := _problem(value, known):
-                raise PermanentLoadError(f"it holds {problem}; if you trust it, set {OPTION} to include {key}")
+            if problem := _problem(value, known, allowed):
+                raise PermanentLoadError(
+                    f"it holds {problem}; if you trust it, set {custom.OPTION} to include the class, or {OPTION} to "
+                    f"include {key}"
+                )
             todo.extend(value.values())
         elif isinstance(value, list):
             todo.extend(value)
 
 
-def _problem(value: dict[str, Any], known: frozenset[str]) -> str | None:
+def _problem(value: dict[str, Any], known: frozenset[str], allowed: dict[str, Any]) -> str | None:
     if "class_name" in value:
         name = value["class_name"]
+        if isinstance(name, str) and name in allowed:
+            return _stranger(value, name, allowed[name])
         if not isinstance(name, str) or name not in known:
-            return f"{_shown(name)}, which is not a plain object of Keras' own"
+            return f"{custom.shown(name)}, which is not a plain object of Keras' own"
         if value.get("registered_name") not in (None, name):
             return "a registered class"
         module = value.get("module")
@@ -82,8 +95,10 @@ def _problem(value: dict[str, Any], known: frozenset[str]) -> str | None:
     return None
 
 
-def _shown(name: object) -> str:
-    return f"'{name}'" if isinstance(name, str) and name.isidentifier() and len(name) <= 64 else "an unknown class"
+def _stranger(value: dict[str, Any], name: str, allowed: Any) -> str | None:
+    if value.get("module") not in (None, allowed.__module__):
+        return f"a {custom.shown(name)} of another module than the one that is allowed"
+    return None
 
 
 def _builtin_classes() -> frozenset[str]:

@@ -4,74 +4,73 @@ A graph is a program: its operations can read and write files when it is called.
 those who may run code in this process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from consumer.models.backend import load_tensorflow
-from consumer.models.errors import PermanentLoadError
-from consumer.models.runtime import Loaded, TensorSpec, signature_of, tensor_spec
+from consumer.models.errors import PermanentLoadError, TooLargeError
+from consumer.models.exporting import ExportOptions
+from consumer.models.formats import graph
+from consumer.models.servable import Endpoint, Servable
+from consumer.models.signature import signature_of, tensor_spec
 from consumer.models.store import Located
-
-SERVING = "serving_default"
-SERVE_TAG = "serve"  # tf.saved_model.SERVING
 
 
 def check(located: Located, max_bytes: int) -> None:
     """Nothing: its files' size has been looked at, and only TensorFlow can read a graph."""
 
 
-def open_model(located: Located, *, trusted: bool) -> Loaded:  # noqa: ARG001 - no option refuses graphs
-    """Open the folder's SavedModel. PermanentLoadError, or whatever TensorFlow raises for a broken one."""
-    model = load_tensorflow().saved_model.load(str(located.path), tags=[SERVE_TAG])
-    function = _serving_function(model)
-    _, takes = function.structured_input_signature
-    gives = function.structured_outputs
-    inputs = _specs(takes, "input")
-    outputs = _specs(gives, "output")
-    return Loaded(
-        key=located.key,
-        version=located.version,
-        format="savedmodel",
-        path_in_store=located.path_in_store,
-        signature=signature_of(inputs, outputs),
-        call=_Call(model, function, inputs, outputs),
-        nbytes=located.nbytes,
-        fingerprint=located.fingerprint,
-    )
+def export(located: Located, target: Path, options: ExportOptions) -> Servable:
+    """The version's folder as it is, or compiled (XLA) in `target`. LoadError, or what TensorFlow raises."""
+    found = graph.serving_graph(located.path)
+    name, stated = _serving(graph.signatures(found))
+    inputs = _endpoints(stated.inputs, "input")
+    outputs = _endpoints(stated.outputs, "output")
+    signature = signature_of([endpoint.spec for endpoint in inputs], [endpoint.spec for endpoint in outputs])
+    weights = graph.variables_bytes(found)
+    if weights > options.max_bytes:
+        raise TooLargeError(f"its variables have {weights} bytes; the cache may hold {options.max_bytes}")
+    folder = located.path
+    if options.jit_compile:
+        _compile(located.path, name, inputs, outputs, target)
+        folder = target
+        inputs, outputs = graph.endpoints(target, signature.inputs, signature.outputs)
+    return Servable(folder, "savedmodel", inputs, outputs, signature.rows, weights)
 
 
-def _serving_function(model: Any) -> Any:
-    signatures = getattr(model, "signatures", {})
-    names = list(signatures)
-    if SERVING not in names and len(names) != 1:
-        raise PermanentLoadError(f"it has {len(names)} signatures and none is {SERVING}")
-    return signatures[SERVING if SERVING in names else names[0]]
+def _serving(signatures: Mapping[str, Any]) -> tuple[str, Any]:
+    if graph.SERVING not in signatures and len(signatures) != 1:
+        raise PermanentLoadError(f"it has {len(signatures)} signatures and none is {graph.SERVING}")
+    name = graph.SERVING if graph.SERVING in signatures else next(iter(signatures))
+    return name, signatures[name]
 
 
-def _specs(structure: Any, what: str) -> list[TensorSpec]:
-    if not isinstance(structure, dict):
-        raise PermanentLoadError(f"its {what}s have no names")
+def _endpoints(tensors: Mapping[str, Any], what: str) -> tuple[Endpoint, ...]:
+    """Checked TensorInfos, by name in order."""
     tf = load_tensorflow()
-    specs = []
-    for name, spec in sorted(structure.items()):
-        if not isinstance(spec, tf.TensorSpec | tf.Tensor):  # a signature of TensorFlow 1 gives tensors
+    found = []
+    for name, info in sorted(tensors.items()):
+        if info.WhichOneof("encoding") != "name":
             raise PermanentLoadError(f"{what} '{name}' is sparse or ragged, which no job can carry")
-        shape = None if spec.shape.rank is None else spec.shape.as_list()
-        specs.append(tensor_spec(name, spec.dtype.name, shape, what))
-    return specs
+        shape = None
+        if not info.tensor_shape.unknown_rank:
+            shape = [None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim]
+        dtype = tf.as_dtype(info.dtype).base_dtype
+        found.append(Endpoint(tensor_spec(name, dtype.name, shape, what), info.name))
+    return tuple(found)
 
 
-class _Call:
-    """The signature with its tensors by position. It keeps the model, without which its variables would go."""
+def _compile(
+    folder: Path, name: str, inputs: tuple[Endpoint, ...], outputs: tuple[Endpoint, ...], target: Path
+) -> None:
+    tf = load_tensorflow()
+    model = tf.saved_model.load(str(folder), tags=[graph.SERVE_TAG])
+    function = model.signatures[name]
+    _, takes = function.structured_input_signature
 
-    __slots__ = ("_function", "_gives", "_model", "_takes")
+    def call(*tensors: Any) -> list[Any]:
+        results = function(**{endpoint.spec.name: tensor for endpoint, tensor in zip(inputs, tensors, strict=True)})
+        return [results[endpoint.spec.name] for endpoint in outputs]
 
-    def __init__(self, model: Any, function: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-        self._model = model
-        self._function = function
-        self._takes = [spec.name for spec in inputs]
-        self._gives = [spec.name for spec in outputs]
-
-    def __call__(self, *tensors: Any) -> list[Any]:
-        outputs = self._function(**dict(zip(self._takes, tensors, strict=True)))
-        return [outputs[name] for name in self._gives]
+    graph.write(call, [takes[endpoint.spec.name] for endpoint in inputs], [model], target, jit_compile=True)
