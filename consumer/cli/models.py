@@ -1,21 +1,23 @@
 """`loadonce models`: what is in the store."""
 
-import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from consumer.cli.frame import Config, Json, epilog, print_json, print_table, printable
+from consumer.cli.latencies import documented, print_latencies, sizes
 from consumer.exits import Exit, FatalError
 
 if TYPE_CHECKING:
+    from consumer.models.opening import Opener
     from consumer.settings import Settings
 
-_EXITS = {
+EXITS = {
     Exit.DATA: "what was asked for cannot be done: a name, version, alias or file that does not fit",
     Exit.STORE_MISSING: "the store, or what was named in it, is not there",
     Exit.IO: "the store cannot be read or written",
@@ -24,12 +26,15 @@ _EXITS = {
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name: the jobs' model-key.")]
 
+_KEY_HELP = "PEM file of the ed25519 private key to sign the manifest with."
+_CLOSE_S = 5.0
+
 app = typer.Typer(
-    help="Add, list, check and remove models of the store.",
+    help="Add, list, check, sign and remove models of the store.",
     epilog=epilog(
         "loadonce models add digits digits.keras",
         "LOADONCE_MODEL_STORE=/models loadonce models list",
-        exits=_EXITS,
+        exits=EXITS,
     ),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -40,7 +45,9 @@ app = typer.Typer(
     epilog=epilog(
         "loadonce models add digits digits.keras",
         "loadonce models add wine exported/wine --version 7",
-        exits=_EXITS,
+        "loadonce models add digits digits.keras --jit-compile --buckets 8,32,128",
+        "loadonce models add digits digits.keras --key private.pem",
+        exits=EXITS,
     )
 )
 def add(
@@ -48,51 +55,95 @@ def add(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A .keras or .h5 file, or a SavedModel's folder.")],
     *,
     version: Annotated[int | None, typer.Option("--version", min=0, help="Otherwise the next one.")] = None,
+    jit_compile: Annotated[bool, typer.Option("--jit-compile", help="Let XLA compile it; wants --buckets.")] = False,
+    buckets: Annotated[
+        str, typer.Option("--buckets", metavar="ROWS,...", help="Batches are padded to the next of these sizes.")
+    ] = "",
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help=_KEY_HELP)] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Add a version to the store.
 
-    The model is copied, opened and called once; what can be served then appears, whole, with digests of its files.
+    The model is copied, opened in a process of its own, called, and measured by batch size; what can be served then
+    appears, whole, with a manifest: digests of its files, what it takes and gives, and how it is to be warmed up.
     """
     from consumer.progress import Progress
 
-    with _editing(config) as settings:
+    rows = sizes(buckets, "--buckets")
+    progress = Progress()
+    with editing(config) as settings:
         from consumer.models.edit import add_version
 
-        with Progress().busy(f"importing TensorFlow, then opening {source}"):
+        private_key = _private_key(key) if key else None
+        # What has no manifest yet, and no signature, is what is added.
+        with opening(settings, require_manifest=False, public_key=None) as opener:
             added = add_version(
-                settings.model_store, name, source, version, trusted_h5=frozenset(settings.trusted_h5_models)
+                _folder(settings),
+                name,
+                source,
+                version,
+                opener=opener,
+                batch_buckets=rows,
+                jit_compile=jit_compile,
+                private_key=private_key,
+                told=progress.tell,
             )
+        unsigned = settings.manifest_public_key is not None and not added.signed
     if as_json:
-        print_json(asdict(added))
+        print_json(asdict(added) | {"latencies": [documented(latency) for latency in added.latencies]})
     else:
-        typer.echo(f"added {added.path_in_store} ({added.format}, opened in {added.open_seconds:.1f} s)")
+        signed = ", signed" if added.signed else ""
+        typer.echo(f"added {added.path_in_store} ({added.format}, opened in {added.open_seconds:.1f} s{signed})")
+        print_latencies(added.latencies)
+    if unsigned:
+        typer.echo(
+            f"{name}/{added.version} is not served before it is signed: loadonce models sign {name} {added.version}",
+            err=True,
+        )
 
 
-@app.command("list", epilog=epilog("loadonce models list", "loadonce models list --json", exits=_EXITS))
+@app.command("list", epilog=epilog("loadonce models list", "loadonce models list --json", exits=EXITS))
 def list_(config: Config = None, as_json: Json = False) -> None:
-    """List the versions in the store."""
-    with _editing(config) as settings:
-        from consumer.models.edit import list_models
+    """List the versions in the store, and which of them are served and why.
 
-        listed, problems = list_models(settings.model_store)
+    If a consumer answers at LOADONCE_HTTP_HOST and LOADONCE_HTTP_PORT: what it has loaded, too.
+    """
+    from consumer.cli.running import Running, running
+
+    with editing(config) as settings:
+        from consumer.models.edit import list_models
+        from consumer.stores import store_of
+
+        listed, problems = list_models(store_of(settings), settings.policies)
+        answered = running(settings)
+    found = answered or Running()
+    states = {
+        (each.key, each.version): found.failed.get((each.key, each.version))
+        or found.loaded.get((each.key, each.version))
+        for each in listed
+    }
     if as_json:
-        print_json({"models": [asdict(version) for version in listed], "problems": problems})
+        models = [asdict(each) | {"running": states[each.key, each.version]} for each in listed]
+        print_json({"models": models, "problems": problems, "consumer_answers": answered is not None})
         return
     print_table(
-        ("model", "version", "format", "bytes", "aliases", "digests", "state"),
+        ("model", "version", "format", "bytes", "aliases", "content", "manifest", "served", "state")
+        + (("running",) if answered else ()),
         [
             (
-                version.key,
-                str(version.version),
-                version.format,
-                f"{version.nbytes:,}",
-                ", ".join(version.aliases),
-                "yes" if version.has_manifest else "no",
-                printable(version.state),
+                each.key,
+                str(each.version),
+                each.format,
+                f"{each.nbytes:,}",
+                ", ".join(each.aliases),
+                (each.content or "")[:12],
+                "signed" if each.is_signed else "yes" if each.has_manifest else "no",
+                each.served,
+                printable(each.state),
+                *((printable(states[each.key, each.version] or ""),) if answered else ()),
             )
-            for version in listed
+            for each in listed
         ],
     )
     for problem in problems:
@@ -103,7 +154,7 @@ def list_(config: Config = None, as_json: Json = False) -> None:
     epilog=epilog(
         "loadonce models verify",
         "loadonce models verify digits --json",
-        exits={Exit.FAILED: "a version cannot be served"} | _EXITS,
+        exits={Exit.FAILED: "a version cannot be served"} | EXITS,
     )
 )
 def verify(
@@ -112,28 +163,31 @@ def verify(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Check digests and open every version."""
+    """Check digests and signatures, and open every version in a process of its own."""
     from consumer.progress import Progress
 
     results = []
     progress = Progress()
-    with _editing(config) as settings, progress.count("verified") as done:
+    with editing(config) as settings, progress.count("verified") as done:
         from consumer.models.edit import verify as verify_models
+        from consumer.stores import public_key, store_of
 
-        progress.tell("importing TensorFlow, then opening every version")
-        for result in verify_models(settings.model_store, name, trusted_h5=frozenset(settings.trusted_h5_models)):
-            results.append(result)
-            done(len(results))
+        progress.tell("opening every version")
+        with opening(settings) as opener:
+            for result in verify_models(store_of(settings), name, opener=opener, public_key=public_key(settings)):
+                results.append(result)
+                done(len(results))
     if as_json:
         print_json([asdict(result) for result in results])
     else:
         print_table(
-            ("model", "version", "digests", "result"),
+            ("model", "version", "digests", "signature", "result"),
             [
                 (
                     result.key,
                     str(result.version),
                     "checked" if result.has_digests else "none",
+                    result.signature,
                     printable(result.problem or "can be served"),
                 )
                 for result in results
@@ -148,7 +202,37 @@ def verify(
         )
 
 
-@app.command(epilog=epilog("loadonce models remove digits 3", exits=_EXITS))
+@app.command(
+    epilog=epilog(
+        "openssl genpkey -algorithm ed25519 -out private.pem",
+        "openssl pkey -in private.pem -pubout -out public.pem",
+        "loadonce models sign digits 3 --key private.pem",
+        "LOADONCE_MANIFEST_PUBLIC_KEY=public.pem loadonce models verify digits",
+        exits=EXITS,
+    )
+)
+def sign(
+    name: Name,
+    version: Annotated[
+        int | None, typer.Argument(metavar="VERSION", min=0, help="The version to sign; otherwise the highest.")
+    ] = None,
+    *,
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help=_KEY_HELP)],
+    config: Config = None,
+) -> None:
+    """Sign the manifest of a version, if its files are as it says.
+
+    With LOADONCE_MANIFEST_PUBLIC_KEY nothing else is opened than what its private key has signed.
+    """
+    with editing(config) as settings:
+        from consumer.models.edit import sign_version
+
+        private_key = _private_key(key)
+        signed = sign_version(_folder(settings), name, version, private_key)
+    typer.echo(f"signed {signed.key}/{signed.version} (content {signed.content[:12]})")
+
+
+@app.command(epilog=epilog("loadonce models remove digits 3", exits=EXITS))
 def remove(
     name: Name,
     version: Annotated[int, typer.Argument(metavar="VERSION", min=0, help="The version to remove.")],
@@ -156,10 +240,10 @@ def remove(
     config: Config = None,
 ) -> None:
     """Remove a version from the store."""
-    with _editing(config) as settings:
+    with editing(config) as settings:
         from consumer.models.edit import remove_version
 
-        remove_version(settings.model_store, name, version)
+        remove_version(_folder(settings), name, version)
     typer.echo(f"removed {name}/{version}")
 
 
@@ -167,7 +251,7 @@ def remove(
     epilog=epilog(
         "loadonce models alias digits stable 3",
         "loadonce models alias digits canary --remove",
-        exits=_EXITS,
+        exits=EXITS,
     )
 )
 def alias(
@@ -183,32 +267,68 @@ def alias(
     """Set or remove an alias of a version."""
     if remove == (version is not None):
         raise FatalError(Exit.USAGE, f"alias {printable(alias)}: a VERSION or --remove is needed, and not both")
-    with _editing(config) as settings:
+    with editing(config) as settings:
         from consumer.models.edit import remove_alias, set_alias
 
         if version is None:
-            remove_alias(settings.model_store, name, alias)
+            remove_alias(_folder(settings), name, alias)
         else:
-            set_alias(settings.model_store, name, alias, version)
+            set_alias(_folder(settings), name, alias, version)
     typer.echo(f"{name}: {alias} removed" if version is None else f"{name}: {alias} is version {version}")
 
 
 @contextmanager
-def _editing(config: Path | None) -> Iterator["Settings"]:
+def editing(config: Path | None) -> Iterator["Settings"]:
     """The settings, and the editor's errors as exit codes."""
     from consumer.settings import load, named
 
     settings = load(config)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's remarks about the machine's hardware
     from consumer.models.edit import EditError, NotInStoreError
 
     try:
         yield settings
     except NotInStoreError as error:
-        store = "" if settings.model_store.is_dir() else f"{named(settings, 'model_store')}: "
-        raise FatalError(Exit.STORE_MISSING, store + str(error)) from None
+        store = settings.model_store
+        there = not isinstance(store, Path) or store.is_dir()
+        raise FatalError(
+            Exit.STORE_MISSING, str(error) if there else f"{named(settings, 'model_store')}: {error}"
+        ) from None
     except EditError as error:
         raise FatalError(Exit.DATA, str(error)) from None
     except OSError as error:
         where = error.filename or settings.model_store
         raise FatalError(Exit.IO, f"{where}: {error.strerror or error}") from None
+
+
+def _folder(settings: "Settings") -> Path:
+    """The store, where it is a folder."""
+    if not isinstance(settings.model_store, Path):
+        raise FatalError(
+            Exit.DATA,
+            "LOADONCE_MODEL_STORE is a URL, and only a store that is a folder can be changed: change a folder, and "
+            "copy it there with the provider's own tools",
+        )
+    return settings.model_store
+
+
+def _private_key(file: Path) -> bytes:
+    from consumer.models.trust import KeyFileError, load_private_key
+
+    try:
+        return load_private_key(file)
+    except KeyFileError as error:
+        raise FatalError(Exit.DATA, f"--key: {error}") from None
+    except FileNotFoundError:
+        raise FatalError(Exit.STORE_MISSING, f"--key {file}: no such file") from None
+
+
+@contextmanager
+def opening(settings: "Settings", **change: Any) -> Iterator["Opener"]:
+    """What opens versions here, however large: another process may have room for what this one's options have not."""
+    from consumer.stores import open_options, opener_of
+
+    opener = opener_of(settings, replace(open_options(settings), max_bytes=sys.maxsize, **change))
+    try:
+        yield opener
+    finally:
+        opener.close(_CLOSE_S)

@@ -7,48 +7,38 @@ Everything in it is a stranger's until checked: names by pattern, sizes and coun
 they lead. What is wrong with one model is that model's problem only.
 """
 
-import json
+import errno
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from consumer.models import documents, manifest
+from consumer.models.documents import DocumentError
+from consumer.models.manifest import MANIFEST, MANIFEST_BYTES, MAX_FILES, NAME_BYTES, PATH_BYTES, SIGNATURE, Manifest
 from schemas.headers import ALIAS_PATTERN, MODEL_KEY_PATTERN, VERSION_PATTERN
 
 NAME = re.compile(MODEL_KEY_PATTERN)
 VERSION = re.compile(VERSION_PATTERN)
 ALIAS = re.compile(ALIAS_PATTERN)
-DIGEST = re.compile("[0-9a-fA-F]{64}")
 
-MANIFEST = "manifest.json"
 ALIASES = "aliases.json"
 MODEL_FILES = {"model.keras": "keras", "model.h5": "h5", "saved_model.pb": "savedmodel"}
 """The file that makes a folder a version, by format; the first one found counts."""
 
 MAX_MODELS = 100_000
 MAX_VERSIONS = 10_000
-MAX_FILES = 10_000
 MAX_DEPTH = 16
 ALIASES_BYTES = 64 * 1024
-MANIFEST_BYTES = 1024 * 1024
 SETTLED_S = 2.0
 """Files that nobody has written for this long are taken to be complete."""
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 """Relative name, bytes, mtime in ns and inode of each file of a version, sorted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """`manifest.json`: sha256 of files by relative name, lower-case hex, and what else it says."""
-
-    files: Mapping[str, str]
-    inputs: tuple[Any, ...] = ()
-    outputs: tuple[Any, ...] = ()
-    serving: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +57,13 @@ class Located:
     def model_file(self) -> str:
         """The file that is opened; the first of `MODEL_FILES` that is there."""
         return next((name for name in MODEL_FILES if name in self.files), "")
+
+    @property
+    def opened_files(self) -> tuple[str, ...]:
+        """The files that opening it reads: of a SavedModel, whose folder TensorFlow is handed, all."""
+        if self.model_file != "saved_model.pb":
+            return (self.model_file,) if self.model_file else ()
+        return tuple(name for name in self.files if name not in (MANIFEST, SIGNATURE))
 
     @property
     def path_in_store(self) -> str:
@@ -114,6 +111,38 @@ class Catalog:
         """Everything that is not as it should be, a line each."""
         own = [self.problem] if self.problem else []
         return own + [f"{key}: {text}" for key, entry in self.models.items() for text in entry.problems]
+
+
+class Store(Protocol):
+    """Where models come from. `scan` and `look_again` are for one thread at a time each, `fetch` for any."""
+
+    def scan(self, previous: Catalog | None, now: float) -> Catalog:
+        """Look at the store. `now` is seconds since the epoch. Never raises for what is in it, or for its absence."""
+
+    def look_again(self, located: Located) -> Fingerprint | None:
+        """The fingerprint that a version's files have now; None where it is gone or must not be opened. OSError."""
+
+    def fetch(self, located: Located, cancelled: threading.Event) -> Located:
+        """The version with its files on this machine's disk: blocks until they are, or it is cancelled. LoadError."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStore:
+    """A folder of this machine, or one that is mounted."""
+
+    root: Path
+
+    def scan(self, previous: Catalog | None, now: float) -> Catalog:
+        """As `Store.scan`."""
+        return scan(self.root, previous, now)
+
+    def look_again(self, located: Located) -> Fingerprint | None:
+        """As `Store.look_again`."""
+        return look_again(located)
+
+    def fetch(self, located: Located, cancelled: threading.Event) -> Located:  # noqa: ARG002 - nothing to wait for
+        """The version as it is: its files are on a disk."""
+        return located
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module
@@ -224,21 +253,26 @@ def _look_at_version(root: Path, key: str, number: int, path: Path, had: Located
         return had
     files = tuple(entry[0] for entry in fingerprint)
     try:
-        manifest = _manifest(path / MANIFEST) if MANIFEST in files else None
+        stated = manifest.parse(documents.read(path / MANIFEST, MANIFEST_BYTES)) if MANIFEST in files else None
         refusal = None
-    except _Refused as error:
-        manifest, refusal = None, str(error)
-    return Located(key, number, path, files, fingerprint, manifest, refusal)
+    except DocumentError as error:
+        stated, refusal = None, str(error)
+    return Located(key, number, path, files, fingerprint, stated, refusal)
 
 
 def _fingerprint(root: Path, path: Path) -> Fingerprint:
     """_Refused for what must not be opened, _NotYet where there is no model file."""
     _must_stay_in(root, path)
     seen: list[tuple[str, int, int, int]] = []
-    for name, info in _walk(root, path, "", 0):
-        seen.append((name, info.st_size, info.st_mtime_ns, info.st_ino))
-        if len(seen) > MAX_FILES:
-            raise _Refused(f"it has more than {MAX_FILES} files")
+    try:
+        for name, info in _walk(root, path, "", 0):
+            seen.append((name, info.st_size, info.st_mtime_ns, info.st_ino))
+            if len(seen) > MAX_FILES:
+                raise _Refused(f"it has more than {MAX_FILES} files")
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _Refused("a file's path is longer than the system takes") from None
+        raise
     if not any(name in MODEL_FILES for name, *_ in seen):
         raise _NotYet
     return tuple(sorted(seen))
@@ -250,6 +284,8 @@ def _walk(root: Path, folder: Path, prefix: str, depth: int) -> Iterator[tuple[s
     for entry in _entries(folder, MAX_FILES):
         if entry.name.startswith("."):
             continue  # temporary files of rsync and NFS
+        if not manifest.fits(prefix + entry.name):
+            raise _Refused(f"a file's name is not UTF-8, or longer than {NAME_BYTES} bytes ({PATH_BYTES} with folders)")
         if entry.is_symlink():
             _must_stay_in(root, Path(entry.path))
         info = entry.stat()
@@ -295,28 +331,6 @@ def _settled(found: Located, seen_before: Fingerprint | None, now: float) -> boo
     return max(written, *(entry[2] for entry in found.fingerprint)) < (now - SETTLED_S) * 1e9
 
 
-def _manifest(path: Path) -> Manifest:
-    document = _json(path, MANIFEST_BYTES)
-    files = document.get("files", {})
-    if not isinstance(files, dict) or len(files) > MAX_FILES:
-        raise _Refused(f"{MANIFEST}: `files` is not a map of names to digests")
-    for name, digest in files.items():
-        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
-            raise _Refused(f"{MANIFEST}: `files` has a digest that is not sha256 in hex")
-        if name.startswith(("/", ".")) or ".." in name.split("/"):
-            raise _Refused(f"{MANIFEST}: `files` names a file outside of the version")
-    parts = {name: document.get(name, []) for name in ("inputs", "outputs")}
-    serving = document.get("serving", {})
-    if not all(isinstance(part, list) for part in parts.values()) or not isinstance(serving, dict):
-        raise _Refused(f"{MANIFEST}: `inputs` and `outputs` must be lists, `serving` a map")
-    return Manifest(
-        {name: digest.lower() for name, digest in files.items()},
-        tuple(parts["inputs"]),
-        tuple(parts["outputs"]),
-        serving,
-    )
-
-
 def _aliases(root: Path, folder: Path, had: ModelEntry | None, problems: list[str]) -> Mapping[str, int]:
     """The aliases; those of the look before where the file is broken."""
     path = folder / ALIASES
@@ -324,32 +338,18 @@ def _aliases(root: Path, folder: Path, had: ModelEntry | None, problems: list[st
         if not path.exists():
             return {}
         _must_stay_in(root, path)
-        return _checked_aliases(_json(path, ALIASES_BYTES))
-    except (_Refused, OSError) as error:
-        problems.append(str(error) if isinstance(error, _Refused) else f"{ALIASES} cannot be read: {error.strerror}")
+        return checked_aliases(documents.parse(documents.read(path, ALIASES_BYTES), ALIASES))
+    except OSError as error:
+        problems.append(f"{ALIASES} cannot be read: {error.strerror}")
+        return had.aliases if had else {}
+    except (_Refused, DocumentError) as error:
+        problems.append(str(error))
         return had.aliases if had else {}
 
 
-def _checked_aliases(document: dict[str, Any]) -> Mapping[str, int]:
+def checked_aliases(document: dict[str, Any]) -> Mapping[str, int]:
+    """The aliases that an `aliases.json` holds. DocumentError."""
     for alias, version in document.items():
         if not ALIAS.fullmatch(alias) or type(version) is not int or not 0 <= version < 10**18:
-            raise _Refused(f"{ALIASES}: not every entry is an alias ({ALIAS_PATTERN}) and a version")
-    return document
-
-
-def _json(path: Path, limit: int) -> dict[str, Any]:
-    # O_NONBLOCK: opening a pipe that nobody writes to must not wait.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _Refused(f"{path.name} is not a file")
-        text = file.read(limit + 1)
-    if len(text) > limit:
-        raise _Refused(f"{path.name} has more than {limit} bytes")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise _Refused(f"{path.name} is not JSON") from None
-    if not isinstance(document, dict):
-        raise _Refused(f"{path.name} is not a map")
+            raise DocumentError(f"{ALIASES}: not every entry is an alias ({ALIAS_PATTERN}) and a version")
     return document

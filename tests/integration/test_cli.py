@@ -31,9 +31,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Rescaling(2.0, name="doubled")])
     model.save(folder / "double.keras")
-    added = loadonce(
-        "models", "add", "double", str(folder / "double.keras"), options={"MODEL_STORE": str(folder / "models")}
-    )
+    here = {"MODEL_STORE": str(folder / "models"), "DISK_CACHE": str(folder / "cache")}
+    added = loadonce("models", "add", "double", str(folder / "double.keras"), options=here)
     assert added.returncode == 0, added.stderr
     broken = folder / "models" / "broken" / "1"
     broken.mkdir(parents=True)
@@ -52,6 +51,7 @@ def options(kafka: LocalKafka, store: Path) -> dict[str, str]:
         "DEAD_LETTERS_TOPIC": f"cli-dead-letters-{run}",
         "GROUP_ID": f"cli-{run}",
         "MODEL_STORE": str(store),
+        "DISK_CACHE": str(store.parent / "cache"),
         "PRELOAD": "double",
         "HTTP_PORT": "0",
         "LOG_FORMAT": "json",
@@ -99,7 +99,7 @@ def test_topics_are_created_once(options: dict[str, str]) -> None:
 
 def test_models_from_the_command_line(store: Path, tmp_path: Path) -> None:
     shutil.copytree(store, tmp_path / "models")
-    here = {"MODEL_STORE": str(tmp_path / "models")}
+    here = {"MODEL_STORE": str(tmp_path / "models"), "HTTP_PORT": "0"}
 
     def listed() -> list[tuple[str, int, list[str], bool]]:
         done = loadonce("models", "list", "--json", options=here)
@@ -142,7 +142,8 @@ def test_a_missing_store_is_named(tmp_path: Path) -> None:
 
 
 def test_verify_says_what_cannot_be_served(store: Path) -> None:
-    done = loadonce("models", "verify", "--json", options={"MODEL_STORE": str(store)})
+    here = {"MODEL_STORE": str(store), "DISK_CACHE": str(store.parent / "cache")}
+    done = loadonce("models", "verify", "--json", options=here)
 
     assert done.returncode == 1
     results = {each["key"]: each["problem"] for each in json.loads(done.stdout)}

@@ -10,11 +10,12 @@ from tests import models_zoo as zoo
 TOO_MANY_OPEN_FILES = """
 import resource, sys, time
 from pathlib import Path
-from consumer.models.backend import load_keras
+from consumer.models.opening import Opener, OpenOptions
+from consumer.models.policy import Policies
 from consumer.models.serving import Serving
+from consumer.models.store import LocalStore
 from tests.models_zoo import Told
 
-load_keras()
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 class Mending(Told):
@@ -24,35 +25,42 @@ class Mending(Told):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 told = Mending()
+opener = Opener(OpenOptions(frozenset(), 1 << 30), Path(sys.argv[2]), 1 << 30)
 serving = Serving(
-    Path(sys.argv[1]), poll_s=3600, cache_models=9, cache_bytes=1 << 30, load_attempts=5, load_backoff_s=0.01,
-    load_backoff_max_s=1, trusted_h5=frozenset(), events=told, clock=time.monotonic,
+    LocalStore(Path(sys.argv[1])), opener, policies=Policies(), poll_s=3600, cache_models=9, cache_bytes=1 << 30,
+    cache_min_s=0, load_attempts=5, load_backoff_s=0.01, load_backoff_max_s=1, events=told, clock=time.monotonic,
 )
-serving.preload(["first"], 60)
+serving.preload(["first"], 120)
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-serving.preload(["second"], 60)
-print([event[:4] for event in told.events])
-print(told.events[1][4])
+serving.preload(["second"], 120)
+attempts = [event for event in told.events if event[0] in ("attempt", "loaded")]
+print([event[:4] for event in attempts])
+print(attempts[1][4])
 serving.close(10)
+opener.close(10)
 """
 
 QUIET = """
-import sys
+import sys, threading
 import numpy as np
 from pathlib import Path
-from consumer.models.formats import OpenOptions, open_model
+from consumer.models.opening import Opener, OpenOptions
 from consumer.models.store import locate
+
+opener = Opener(OpenOptions(frozenset(), 1 << 30), Path(sys.argv[2]), 1 << 30)
 for format_ in ("keras", "h5", "savedmodel"):
-    loaded = open_model(locate(Path(sys.argv[1], format_, "1"), format_, 1), OpenOptions(frozenset(), 1 << 30))
+    loaded = opener.open(locate(Path(sys.argv[1], format_, "1"), format_, 1), threading.Event())
     inputs = {"image": np.zeros((1, 2), np.float32), "token": np.zeros((1, 3), np.int32)}
     print(loaded.format, sorted(loaded.predict(inputs)))
+opener.close(10)
+print("tensorflow" in sys.modules or "keras" in sys.modules)
 """
 
 
-def run(code: str, store: Path) -> subprocess.CompletedProcess[str]:
+def run(code: str, store: Path, cache: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
     return subprocess.run(
-        [sys.executable, "-c", code, str(store)],
+        [sys.executable, "-c", code, str(store), str(cache)],
         capture_output=True,
         text=True,
         timeout=180,
@@ -63,9 +71,10 @@ def run(code: str, store: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_too_many_open_files_pass(tmp_path: Path) -> None:
+    store = tmp_path / "store"
     for key in ("first", "second"):
-        zoo.put(zoo.sequential(), tmp_path, key, 1, "keras")
-    result = run(TOO_MANY_OPEN_FILES, tmp_path)
+        zoo.put(zoo.sequential(), store, key, 1, "keras")
+    result = run(TOO_MANY_OPEN_FILES, store, tmp_path / "cache")
     assert result.returncode == 0, result.stderr
     events, error = result.stdout.splitlines()
     assert events == str(
@@ -75,10 +84,14 @@ def test_too_many_open_files_pass(tmp_path: Path) -> None:
     assert str(tmp_path) not in error
 
 
-def test_a_newcomer_sees_nothing_of_tensorflow(tmp_path: Path) -> None:
+def test_a_newcomer_sees_nothing_of_tensorflow_which_this_process_never_imports(tmp_path: Path) -> None:
+    store = tmp_path / "store"
     for format_ in ("keras", "h5", "savedmodel"):
-        zoo.put(zoo.two_by_two(), tmp_path, format_, 1, format_)
-    result = run(QUIET, tmp_path)
+        zoo.put(zoo.two_by_two(), store, format_, 1, format_)
+    result = run(QUIET, store, tmp_path / "cache")
     assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        *(f"{name} ['echo', 'total']" for name in ("keras", "h5", "savedmodel")),
+        "False",
+    ]
     assert result.stderr == ""
-    assert result.stdout.splitlines() == [f"{name} ['echo', 'total']" for name in ("keras", "h5", "savedmodel")]

@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from consumer.models.store import ALIASES_BYTES, MANIFEST_BYTES, Catalog, Located, look_again, scan
+from consumer.models.manifest import MANIFEST_BYTES
+from consumer.models.store import ALIASES_BYTES, Catalog, LocalStore, Located, Store, look_again, scan
 
 
 def version(store: Path, key: str, number: int | str, content: bytes = b"model", name: str = "model.keras") -> Path:
@@ -262,10 +265,66 @@ def test_a_pipe_in_a_version_is_refused_without_waiting_for_a_writer(tmp_path: P
     assert located(look(tmp_path), "a", 1).refusal == "it holds something that is neither a file nor a folder"
 
 
+def test_a_socket_in_a_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = version(tmp_path, "a", 1, name="saved_model.pb")
+    monkeypatch.chdir(folder)  # a socket's path is short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("assets")
+        assert located(look(tmp_path), "a", 1).refusal == "it holds something that is neither a file nor a folder"
+
+
+def test_a_link_to_a_device_is_refused(tmp_path: Path) -> None:
+    folder = version(tmp_path, "a", 1)
+    (folder / "model.h5").symlink_to("/dev/zero")
+    assert located(look(tmp_path), "a", 1).refusal == "a symbolic link leads out of the model store"
+
+
 def test_aliases_that_are_a_pipe_are_not_waited_for(tmp_path: Path) -> None:
     version(tmp_path, "a", 1)
     os.mkfifo(tmp_path / "a" / "aliases.json")
     assert look(tmp_path).problems == ["a: aliases.json is not a file"]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.txt", b"\xff", b"\xed\xa0\x80"])
+def test_a_file_whose_name_is_not_utf_8_is_refused(tmp_path: Path, name: bytes) -> None:
+    folder = version(tmp_path, "a", 1, name="saved_model.pb")
+    (folder / "assets").mkdir()
+    (folder / "assets" / os.fsdecode(name)).write_bytes(b"x")
+    version(tmp_path, "b", 1)
+    catalog = look(tmp_path)
+    assert "not UTF-8" in (located(catalog, "a", 1).refusal or "")
+    assert located(catalog, "b", 1).refusal is None
+
+
+def test_models_and_versions_whose_names_are_not_utf_8_are_passed_over(tmp_path: Path) -> None:
+    version(tmp_path, os.fsdecode(b"caf\xe9"), 1)
+    version(tmp_path, "a", os.fsdecode(b"1\xff"))
+    assert look(tmp_path).models["a"].versions == {}
+
+
+def test_a_path_longer_than_the_limit_is_refused(tmp_path: Path) -> None:
+    folder = version(tmp_path, "a", 1, name="saved_model.pb")
+    (folder / "/".join(["d" * 255] * 5)).mkdir(parents=True)
+    assert "longer than 255 bytes (1024 with folders)" in (located(look(tmp_path), "a", 1).refusal or "")
+
+
+def test_a_path_longer_than_the_system_takes_is_refused(tmp_path: Path) -> None:
+    store = tmp_path
+    while len(str(store)) < 3_800:
+        store = store / ("s" * 250)
+        store.mkdir()
+    version(store, "a", 1, name="saved_model.pb")
+    version(store, "b", 1)
+    here = os.open(store / "a" / "1", os.O_RDONLY)
+    for _ in range(3):  # each within its limits, together not
+        os.mkdir("d" * 150, dir_fd=here)
+        here, above = os.open("d" * 150, os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(here)
+    catalog = look(store)
+    assert located(catalog, "a", 1).refusal == "a file's path is longer than the system takes"
+    assert located(catalog, "b", 1).refusal is None
+    assert catalog.problems == []
 
 
 def test_folders_nested_too_deep_are_refused(tmp_path: Path) -> None:
@@ -298,8 +357,6 @@ def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         '{"files": {"model.keras": 1}}',
         json.dumps({"files": {"../model.keras": "0" * 64}}),
         json.dumps({"files": {"/model.keras": "0" * 64}}),
-        '{"inputs": {}}',
-        '{"serving": []}',
         "[" * 100_000,
         '{"inputs": "' + "x" * MANIFEST_BYTES + '"}',
         '"\ud800"'.encode("utf-8", "surrogatepass").decode("latin-1"),
@@ -395,6 +452,16 @@ def test_looking_again_at_a_withdrawn_version(tmp_path: Path) -> None:
     assert look_again(before) == before.fingerprint
     shutil.rmtree(folder)
     assert look_again(before) is None
+
+
+def test_a_folder_is_a_store(tmp_path: Path) -> None:
+    version(tmp_path, "a", 1)
+    store: Store = LocalStore(tmp_path)
+    catalog = store.scan(None, later())
+    found = located(catalog, "a", 1)
+    assert store.fetch(found, threading.Event()) is found
+    assert store.look_again(found) == found.fingerprint
+    assert store.scan(catalog, later()).models["a"] is catalog.models["a"]
 
 
 def test_looking_and_listing_need_no_tensorflow() -> None:
