@@ -5,6 +5,7 @@ import socket
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from consumer.deadline import Deadline
 from consumer.delivery.connection import require_fast_crc
@@ -15,14 +16,17 @@ from consumer.delivery.topics import check_topics
 from consumer.exits import Exit, FatalError
 from consumer.inference import Inference
 from consumer.loop import Loop
+from consumer.models.engine import EngineUnavailableError, open_library
 from consumer.models.errors import PreloadError
 from consumer.models.serving import Serving
 from consumer.observe import http, logs
+from consumer.observe.metrics import Metrics
 from consumer.observe.status import Status
 from consumer.observe.told import LoopTold, ModelsTold
 from consumer.pipeline.job import Job
 from consumer.settings import Settings, named
 from consumer.stop import Stop, StoppedWhileStartingError
+from consumer.stores import open_options, opener_of, store_of
 
 # Preloading ends with the loader's own retries; this bounds a store or a model that does not answer at all.
 PRELOAD_S = 600.0
@@ -39,32 +43,48 @@ def run(settings: Settings, stop: Stop) -> Exit:
     return Exit.OK
 
 
+def _open_tensorflow() -> None:
+    try:
+        open_library()
+    except EngineUnavailableError as error:
+        raise FatalError(Exit.CONFIG, str(error)) from None
+
+
 def _serve(settings: Settings, stop: Stop) -> None:
     require_fast_crc()
-    if not settings.model_store.is_dir():
+    if isinstance(settings.model_store, Path) and not settings.model_store.is_dir():
         raise FatalError(
             Exit.STORE_MISSING, f"{named(settings, 'model_store')}: no such folder; `loadonce models add` makes one"
         )
+    store = store_of(settings)
     name = f"{socket.gethostname()}-{os.getpid()}"
     clock = time.monotonic
     log = logs.logger()
     log.info("starting", consumer=name, store=str(settings.model_store), group=settings.group_id)
     check_topics(settings)  # before TensorFlow is imported: what cannot work is said at once
     status = Status(clock, settings.stall_s)
+    metrics = Metrics(status)
     closing = Deadline(clock, CLOSE_S)
     with ExitStack() as stack:
-        port = stack.enter_context(http.serving(status, settings.http_host, settings.http_port))
+        port = stack.enter_context(
+            http.serving(status, metrics, stop.refresh.ask, settings.http_host, settings.http_port)
+        )
         log.info("http listening", host=settings.http_host, port=port)
+        _open_tensorflow()
+        opener = opener_of(settings, open_options(settings))
+        stack.callback(lambda: opener.close(closing.left))
         serving = Serving(
-            settings.model_store,
+            store,
+            opener,
+            policies=settings.policies,
             poll_s=settings.store_poll_s,
             cache_models=settings.cache_models,
             cache_bytes=settings.cache_bytes,
+            cache_min_s=settings.cache_min_s,
             load_attempts=settings.load_attempts,
             load_backoff_s=settings.load_backoff_s,
             load_backoff_max_s=settings.load_backoff_max_s,
-            trusted_h5=frozenset(settings.trusted_h5_models),
-            events=ModelsTold(),
+            events=ModelsTold(status, metrics.models),
             clock=clock,
         )
         stack.callback(lambda: serving.close(closing.left))
@@ -101,4 +121,4 @@ def _serve(settings: Settings, stop: Stop) -> None:
         status.snapshot = replace(status.snapshot, phase="running", turned=clock())
         stop.started()
         source.join()
-        loop.run(stop.asked)
+        loop.run(stop.asked, stop.refresh.taken)

@@ -76,9 +76,14 @@ class Loop:
         self._next_revival = 0.0
         self._told: tuple[list[int], bool] | None = None
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Go round until `stopping`, then finish what is in hand within DRAIN_S, and commit it."""
+    def run(self, stopping: Callable[[], bool], refreshing: Callable[[], bool]) -> None:
+        """Go round until `stopping`, then finish what is in hand within DRAIN_S, and commit it.
+
+        `refreshing`: whether the model store is to be looked at now.
+        """
         while not stopping():
+            if refreshing():
+                self._serving.refresh()
             self.turn()
         self._drain()
 

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from consumer.exits import Exit, FatalError
+from consumer.models.policy import Policies
 from schemas.limits import Limits
 
 PREFIX = "LOADONCE_"
@@ -27,6 +28,7 @@ DOTENV = Path(".env")
 _SECRETIVE = re.compile("PASS|SECRET|TOKEN|CREDENTIAL|KEY")
 _SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_CUSTOM_OBJECT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,254}:[A-Za-z_][A-Za-z0-9_]{0,254}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")  # org.apache.kafka.common.internals.Topic
 
 
@@ -53,6 +55,21 @@ def _topic(value: str) -> str:
     return value
 
 
+def _store(value: object) -> object:
+    return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
+def _policies(value: tuple[str, ...]) -> tuple[str, ...]:
+    Policies.parse(value)
+    return value
+
+
+def _custom_object(value: str) -> str:
+    if not _CUSTOM_OBJECT.fullmatch(value):
+        raise ValueError("each object is module:Name, as mypackage.layers:Attention")
+    return value
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -60,6 +77,7 @@ def _lower(value: object) -> object:
 Server = Annotated[str, AfterValidator(_server)]
 ModelName = Annotated[str, AfterValidator(_model)]
 Topic = Annotated[str, AfterValidator(_topic)]
+CustomObject = Annotated[str, AfterValidator(_custom_object)]
 Listed = (NoDecode, BeforeValidator(_split))
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
@@ -78,7 +96,9 @@ class Settings(BaseSettings):
     jobs_topic: Topic = Field("inference.jobs", description="Topic the jobs are read from.")
     predictions_topic: Topic = Field("inference.predictions", description="Topic the predictions are published to.")
     dead_letters_topic: Topic = Field("inference.dead-letters", description="Topic of jobs that have no prediction.")
-    model_store: Path = Field(Path("models"), description="Folder of the models, each in `model/version/`.")
+    model_store: Annotated[Path | str, BeforeValidator(_store)] = Field(
+        Path("models"), description="Folder of the models, each in `model/version/`, or the URL of one (s3://...)."
+    )
     preload: Annotated[tuple[ModelName, ...], *Listed] = Field(
         (), description="Models to load before joining the group, comma-separated; none: the default model, if any."
     )
@@ -93,15 +113,40 @@ class Settings(BaseSettings):
     max_batch_delay_ms: float = Field(
         0, ge=0, le=60_000, description="How long a job may wait for company; 0: it leaves when the model is free."
     )
+    version_policy: Annotated[tuple[str, ...], *Listed, AfterValidator(_policies)] = Field(
+        ("latest",),
+        description="Which versions answer jobs that name none, and stay loaded: `latest`, `latest:N`, `all`, "
+        "`pinned:VERSION` or an alias; for one model `model=POLICY`; comma-separated.",
+    )
     cache_models: int = Field(16, ge=1, le=100_000, description="Models kept loaded at once, preloaded ones included.")
     cache_bytes: ByteSize = Field(
         ByteSize(4 * 1024**3), gt=0, description="Bytes of loaded models kept at once (as 4GiB)."
     )
+    cache_min_s: float = Field(
+        1, ge=0, le=86_400, description="How long a model stays loaded at least before it makes room for another."
+    )
+    disk_cache: Path = Field(
+        default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "loadonce", "models"),
+        description="Folder that keeps downloads, and models in the form that loads fast; `~/.cache/loadonce/models`.",
+    )
+    disk_cache_bytes: ByteSize = Field(ByteSize(10 * 1024**3), gt=0, description="The most bytes kept there.")
+    load_timeout_s: Seconds = Field(300, description="How long opening a model may take before it is given up.")
     load_attempts: int = Field(4, ge=1, le=1000, description="How often loading is tried where the failure may pass.")
     load_backoff_s: Seconds = Field(0.5, description="Wait after a first failed load, doubled each time, with jitter.")
     load_backoff_max_s: Seconds = Field(30, description="The longest wait between two tries to load.")
     trusted_h5_models: Annotated[tuple[ModelName, ...], *Listed] = Field(
         (), description="Models whose legacy .h5 file may hold code (Lambda layers): opening one runs it."
+    )
+    custom_objects: Annotated[tuple[CustomObject, ...], *Listed] = Field(
+        (), description="Classes and functions Keras files may use beside Keras' own: module:Name, comma-separated."
+    )
+    require_manifest: bool = Field(False, description="Refuse versions whose manifest does not have all digests.")
+    manifest_public_key: Path | None = Field(
+        None, description="PEM file of the ed25519 key that manifests must be signed with (`loadonce models sign`)."
+    )
+    intra_op_threads: int = Field(0, ge=0, le=4096, description="Threads within an operation; 0: one for each core.")
+    inter_op_threads: int = Field(
+        -1, ge=-1, le=4096, description="Operations at once; -1: one, in the calling thread; 0: one for each core."
     )
     store_poll_s: Seconds = Field(5, description="How often the model store is looked at.")
     max_in_flight_jobs: int = Field(
@@ -179,11 +224,16 @@ class Settings(BaseSettings):
             for name in ("sasl_mechanism", "sasl_username", "sasl_password"):
                 if getattr(self, name) is None:
                     raise _Conflict(name, f"needed with {env_name('security_protocol')}={self.security_protocol}")
-        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "manifest_public_key"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise _Conflict(name, "no such file")
         return self
+
+    @property
+    def policies(self) -> Policies:
+        """VERSION_POLICY, read."""
+        return Policies.parse(self.version_policy)
 
     @property
     def models_to_preload(self) -> tuple[str, ...]:

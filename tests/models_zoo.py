@@ -1,11 +1,13 @@
 """Tiny real models, built in well under a second each."""
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from consumer.models.backend import load_keras, load_tensorflow
+from consumer.models.events import Snapshot
 from consumer.models.runtime import Loaded
 from schemas.reasons import Failure
 
@@ -96,6 +98,7 @@ class Told:
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
+        self.snapshot = Snapshot()
 
     def model_loaded(self, loaded: Loaded) -> None:
         self.events.append(("loaded", loaded.key, loaded.version))
@@ -105,6 +108,21 @@ class Told:
 
     def load_failed(self, key: str, version: int, failure: Failure) -> None:
         self.events.append(("failed", key, version, failure.reason))
+
+    def waiting_for_room(self, key: str, version: int, why: str) -> None:
+        self.events.append(("waiting", key, version, why))
+
+    def version_served(self, loaded: Loaded, before: int | None) -> None:
+        self.events.append(("served", loaded.key, loaded.version, before))
+
+    def alias_served(self, key: str, alias: str, version: int | None) -> None:
+        self.events.append(("alias", key, alias, version))
+
+    def store_looked(self, models: Collection[str]) -> None:
+        """Each look; nothing here counts them."""
+
+    def snapshot_taken(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
 
     def model_dropped(self, loaded: Loaded, why: str) -> None:
         self.events.append(("dropped", loaded.key, loaded.version, why))

@@ -20,6 +20,7 @@ from consumer.local import LocalKafka
 from consumer.models.edit import add_version
 from consumer.progress import Progress
 from consumer.settings import Settings
+from consumer.stores import open_options, opener_of
 from schemas.codec import encode_request
 from schemas.messages import ContentType, Request, Tensor
 from schemas.reasons import Reason
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 PROCESSES = 2
 PARTITIONS = 4
+MEASURE_S = 0.2  # what each model gets to show its latency
+CLOSE_S = 5.0
 _LOOK_S = 0.5
 
 
@@ -47,17 +50,21 @@ def play(progress: Progress, *, keep: bool, on_report: Callable[[Report], None])
         # Not what this shell's LOADONCE_* say: they may name a broker that is in use.
         store = folder / "models"
         settings = Settings.model_construct(
-            bootstrap_servers=tuple(kafka.bootstrap_servers.split(",")), model_store=store
+            bootstrap_servers=tuple(kafka.bootstrap_servers.split(",")), model_store=store, disk_cache=folder / "opened"
         )
         create_topics(settings, partitions=PARTITIONS, replication_factor=1)
         trained = _trained(folder, progress)
         with progress.busy("adding the models to a store: loadonce models add"):
             store.mkdir()
+            opener = opener_of(settings, open_options(settings))
+            stack.callback(lambda: opener.close(CLOSE_S))
             for model in trained:
-                add_version(store, model.key, model.path)
+                add_version(store, model.key, model.path, opener=opener, measure_s=MEASURE_S)
+            opener.close(CLOSE_S)  # what it has opened is in the disk cache, for the consumers
         options = {
             "BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "MODEL_STORE": str(store),
+            "DISK_CACHE": str(settings.disk_cache),
             "PRELOAD": ",".join(model.key for model in trained),
             "HTTP_PORT": "0",
             "LOG_FORMAT": "json",

@@ -1,8 +1,10 @@
 """The loaded models of this process, bounded by count and by bytes. For the owner's thread only."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from consumer.models.events import Dropped
 from consumer.models.runtime import Loaded
 
 Name = tuple[str, int]
@@ -12,15 +14,27 @@ Name = tuple[str, int]
 class Cache:
     """Who was used least recently leaves first; never a pinned model, never one in use.
 
-    A model that was replaced or withdrawn while in use counts until its last batch has left.
+    Nobody makes room before having been here for `min_s` seconds: more models in turn than fit would otherwise be
+    loaded for a job each. A model that was replaced or withdrawn while in use counts until its last batch has left.
     """
 
-    def __init__(self, max_models: int, max_bytes: int, dropped: Callable[[Loaded, str], None]) -> None:
+    def __init__(
+        self,
+        max_models: int,
+        max_bytes: int,
+        dropped: Callable[[Loaded, Dropped], None],
+        *,
+        min_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._max_models = max_models
         self._max_bytes = max_bytes
         self._dropped = dropped
+        self._min_s = min_s
+        self._clock = clock
+        self._since: dict[Name, float] = {}
         self._models: OrderedDict[Name, Loaded] = OrderedDict()  # least recently used first
-        self._leaving: list[tuple[Loaded, str]] = []
+        self._leaving: list[tuple[Loaded, Dropped]] = []
         self.pinned: set[Name] = set()
 
     def get(self, key: str, version: int) -> Loaded | None:
@@ -30,6 +44,10 @@ class Cache:
         if loaded is not None:
             self._models.move_to_end(name)
         return loaded
+
+    def peek(self, key: str, version: int) -> Loaded | None:
+        """The model, without its being used."""
+        return self._models.get((key, version))
 
     def touch(self, loaded: Loaded) -> None:
         """The model, which is in here, was used."""
@@ -57,8 +75,8 @@ class Cache:
             return f"it takes {newcomer.nbytes} bytes; the cache has room for {room} (LOADONCE_CACHE_BYTES)"
         return None
 
-    def put(self, newcomer: Loaded, replaces: Loaded | None) -> list[Loaded] | None:
-        """Take the newcomer in; the result is who had to leave. None: nothing may leave now; nothing was done.
+    def put(self, newcomer: Loaded, replaces: Loaded | None) -> list[Loaded] | str:
+        """Take the newcomer in; the result is who had to leave. A text: why nobody may leave now; nothing was done.
 
         `replaces` is about to leave and does not count: both are there for the moment of a swap.
         """
@@ -66,29 +84,38 @@ class Cache:
         stays = [loaded for loaded in self.models() if loaded is not replaces and (loaded.key, loaded.version) != name]
         count = len(stays) + 1
         nbytes = sum(loaded.nbytes for loaded in stays) + newcomer.nbytes
+        oldest_young = self._clock() - self._min_s
+        young = 0
         leaving = []
         for loaded in stays:
             if count <= self._max_models and nbytes <= self._max_bytes:
                 break
-            if not loaded.in_use and (loaded.key, loaded.version) not in self.pinned:
-                leaving.append(loaded)
-                count -= 1
-                nbytes -= loaded.nbytes
+            at = (loaded.key, loaded.version)
+            if loaded.in_use or at in self.pinned:
+                continue
+            if self._since[at] > oldest_young:
+                young += 1
+                continue
+            leaving.append(loaded)
+            count -= 1
+            nbytes -= loaded.nbytes
         if count > self._max_models or nbytes > self._max_bytes:
-            return None
+            return f"{young} models have not been here for {self._min_s:g} s" if young else "all models are in use"
         for loaded in leaving:
             self.drop(loaded, "evicted")
         same = self._models.get(name)
         if same is not None:
             self.drop(same, "replaced")
         self._models[name] = newcomer
+        self._since[name] = self._clock()
         return leaving
 
-    def drop(self, loaded: Loaded, why: str) -> None:
+    def drop(self, loaded: Loaded, why: Dropped) -> None:
         """Serve the model no more; it is gone when its last batch has left."""
         name = (loaded.key, loaded.version)
         if self._models.get(name) is loaded:
             del self._models[name]
+            del self._since[name]
             self.pinned.discard(name)
             self._leaving.append((loaded, why))
 

@@ -15,11 +15,13 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from consumer.models import engine
+from consumer.models.cache import Name
 from consumer.models.errors import LoadError, PassingLoadError, StaleError, failure_of
 from consumer.models.events import ModelEvents
-from consumer.models.formats import OpenOptions, open_model
+from consumer.models.opening import Opener
 from consumer.models.runtime import Loaded
-from consumer.models.store import Located
+from consumer.models.store import Located, Store
 from schemas.reasons import Failure
 
 THREADS = 8
@@ -30,7 +32,7 @@ OPENING = 2
 
 @dataclass(frozen=True, slots=True)
 class LoadDone:
-    """How loading ended. Neither `loaded` nor `failure`: the store has changed since; look again."""
+    """How loading ended. Neither `loaded` nor `failure`: cancelled, or the store has changed since; look again."""
 
     located: Located
     loaded: Loaded | None
@@ -45,7 +47,8 @@ class Loader:
     def __init__(
         self,
         done: Callable[["LoadDone | BaseException"], None],
-        options: OpenOptions,
+        store: Store,
+        opener: Opener,
         *,
         attempts: int,
         backoff_s: float,
@@ -53,23 +56,26 @@ class Loader:
         events: ModelEvents,
     ) -> None:
         self._done = done
-        self._options = options
+        self._store = store
+        self._opener = opener
         self._attempts = attempts
         self._wait = wait_exponential_jitter(multiplier=backoff_s, max=backoff_max_s, jitter=backoff_s)
         self._events = events
-        self._todo: SimpleQueue[Located | None] = SimpleQueue()
-        self._in_hand: set[tuple[str, int]] = set()
+        self._todo: SimpleQueue[tuple[Located, threading.Event] | None] = SimpleQueue()
+        self._in_hand: dict[Name, tuple[Located, threading.Event]] = {}
         self._opening = threading.Semaphore(OPENING)
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._gone: SimpleQueue[Loaded | None] = SimpleQueue()
+        self._closer: threading.Thread | None = None
 
     def submit(self, located: Located) -> None:
         """Open a version, unless it is being opened already."""
         name = (located.key, located.version)
         if name in self._in_hand:
             return
-        self._in_hand.add(name)
-        self._todo.put(located)
+        task = self._in_hand[name] = (located, threading.Event())
+        self._todo.put(task)
         if len(self._threads) < min(THREADS, len(self._in_hand)):
             thread = threading.Thread(target=self._run, name=f"loader-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
@@ -77,7 +83,16 @@ class Loader:
 
     def took(self, done: LoadDone) -> None:
         """The owner has taken this result: the version may be submitted again."""
-        self._in_hand.discard((done.located.key, done.located.version))
+        self._in_hand.pop((done.located.key, done.located.version), None)
+
+    def in_hand(self) -> list[Located]:
+        """The versions being opened."""
+        return [located for located, _ in self._in_hand.values()]
+
+    def cancel(self, name: Name) -> None:
+        """Give up on a version that nobody needs any more: it ends with neither a model nor a failure, and soon."""
+        if name in self._in_hand:
+            self._in_hand[name][1].set()
 
     @property
     def has_room(self) -> bool:
@@ -88,50 +103,72 @@ class Loader:
         """Whether the version is being opened."""
         return (key, version) in self._in_hand
 
+    def discard(self, loaded: Loaded) -> None:
+        """Close a model that is in nobody's use, and give its memory back: it may take a while, and nobody waits."""
+        if self._closer is None:
+            self._closer = threading.Thread(target=self._close_models, name="closer", daemon=True)
+            self._closer.start()
+        self._gone.put(loaded)
+
     def close(self, timeout_s: float) -> None:
         """Give up waiting and end the threads; one that is inside TensorFlow is left behind after `timeout_s`."""
         self._closing.set()
+        for _, cancelled in self._in_hand.values():
+            cancelled.set()
+        self._gone.put(None)
+        threads = [*self._threads, *([self._closer] if self._closer else [])]
         for _ in self._threads:
             self._todo.put(None)
-        for thread in self._threads:
-            thread.join(timeout_s / len(self._threads))
+        for thread in threads:
+            thread.join(timeout_s / len(threads))
 
     def _run(self) -> None:
-        while (located := self._todo.get()) is not None and not self._closing.is_set():
+        while (task := self._todo.get()) is not None and not self._closing.is_set():
             try:
-                self._done(self._load(located))
+                self._done(self._load(*task))
             except BaseException as error:  # noqa: BLE001 - it is raised again on the owner's thread
                 self._done(error)
                 return
 
-    def _load(self, located: Located) -> LoadDone:
+    def _load(self, located: Located, cancelled: threading.Event) -> LoadDone:
         retrying = Retrying(
-            stop=stop_after_attempt(self._attempts) | stop_when_event_set(self._closing),
+            stop=stop_after_attempt(self._attempts) | stop_when_event_set(cancelled),
             wait=self._wait,
             retry=retry_if_exception_type(PassingLoadError),
-            sleep=sleep_using_event(self._closing),
+            sleep=sleep_using_event(cancelled),
             before_sleep=lambda state: self._tell(located, state),
             reraise=True,
         )
         try:
-            loaded = retrying(self._open, located)
+            loaded = retrying(self._open, located, cancelled)
         except StaleError:
             return LoadDone(located, None, None, permanent=False, attempts=_attempts(retrying))
         except LoadError as error:
+            if cancelled.is_set():
+                return LoadDone(located, None, None, permanent=False, attempts=_attempts(retrying))
             failure = failure_of(error, _attempts(retrying))
             permanent = not isinstance(error, PassingLoadError)
             return LoadDone(located, None, failure, permanent=permanent, attempts=_attempts(retrying))
         return LoadDone(located, loaded, None, permanent=False, attempts=_attempts(retrying))
 
-    def _open(self, located: Located) -> Loaded:
+    def _open(self, located: Located, cancelled: threading.Event) -> Loaded:
+        fetched = self._store.fetch(located, cancelled)  # a slow download keeps nobody else from being opened
         with self._opening:
-            return open_model(located, self._options)
+            loaded = self._opener.open(fetched, cancelled)
+        loaded.fingerprint = located.fingerprint  # the store's: a copy on the disk has its own
+        return loaded
 
     def _tell(self, located: Located, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self._events.load_attempt_failed(
             located.key, located.version, state.attempt_number, str(error), state.upcoming_sleep
         )
+
+    def _close_models(self) -> None:
+        while (loaded := self._gone.get()) is not None:
+            loaded.close()
+            if self._gone.empty():
+                engine.trim()
 
 
 def _attempts(retrying: Retrying) -> int:

@@ -1,80 +1,30 @@
 """What the loop talks to: which model answers a job, now, later, or never.
 
-One owner: every method is for the loop's thread. Looks at the store and loads happen on other threads and come back
-through one queue, which `poll` empties; so there are no locks.
+One owner: every method but `refresh` is for the loop's thread. Looks at the store and loads happen on other threads and
+come back through one queue, which `poll` empties; so there are no locks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import inf
-from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from consumer.models.cache import Cache, Name
 from consumer.models.errors import PreloadError
-from consumer.models.events import ModelEvents
-from consumer.models.formats import OpenOptions
+from consumer.models.events import Dropped, ModelEvents, Snapshot, VersionStatus
+from consumer.models.failures import Failures
 from consumer.models.loader import LoadDone, Loader
-from consumer.models.runtime import Format, Loaded
-from consumer.models.store import Catalog, Fingerprint, Located
+from consumer.models.opening import Opener
+from consumer.models.policy import Policies
+from consumer.models.runtime import Loaded
+from consumer.models.store import Catalog, Fingerprint, Located, Store
+from consumer.models.waits import Waits
 from consumer.models.watcher import Look, StoreWatcher
 from schemas.reasons import Failure, Reason, Stage
 
-LOOK_TIMEOUT_S = 30.0
-"""A store that has not answered for this long is unavailable to the jobs that wait for it."""
-PROBE_MAX_S = 3600.0
-"""The longest time between two probes of a version that cannot be loaded."""
 STALE_LIMIT = 5
 """Loads in a row that find other files than the look before; then the version is unavailable for a while."""
 REMIND_S = 0.25
 """How often deadlines and probes are looked after."""
-
-_What = tuple[str, int | None, str | None]
-"""What a job asks for: model, version, alias."""
-
-
-@dataclass(slots=True)
-class _Wait:
-    """Jobs waiting for a look at the store; `failure` is there once the look is."""
-
-    ticket: int
-    deadline: float
-    asked: int = 0
-    patient: bool = True
-    failure: Failure | None = None
-
-
-@dataclass(slots=True)
-class _Remembered:
-    """A version that could not be loaded."""
-
-    failure: Failure
-    fingerprint: Fingerprint
-    permanent: bool
-    retry_at: float
-    times: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """One loaded version, for people. `current`: it answers jobs that name no version."""
-
-    key: str
-    version: int
-    format: Format
-    nbytes: int
-    in_use: int
-    current: bool
-    pinned: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What is loaded, what could not be, and what is wrong with the store."""
-
-    models: tuple[ModelStatus, ...]
-    failures: Mapping[Name, Failure]
-    problems: tuple[str, ...]
+SNAPSHOT_S = 1.0
 
 
 class Serving:
@@ -82,66 +32,66 @@ class Serving:
 
     def __init__(
         self,
-        store: Path,
+        store: Store,
+        opener: Opener,
         *,
+        policies: Policies,
         poll_s: float,
         cache_models: int,
         cache_bytes: int,
+        cache_min_s: float,
         load_attempts: int,
         load_backoff_s: float,
         load_backoff_max_s: float,
-        trusted_h5: frozenset[str],
         events: ModelEvents,
         clock: Callable[[], float],
     ) -> None:
         self._events = events
         self._clock = clock
-        self._remember_s = load_backoff_max_s
+        self._policies = policies
         self._inbox: SimpleQueue[Look | LoadDone | BaseException] = SimpleQueue()
-        self._cache = Cache(cache_models, cache_bytes, events.model_dropped)
+        self._cache = Cache(cache_models, cache_bytes, self._dropped, min_s=cache_min_s, clock=clock)
         self._loader = Loader(
             self._inbox.put,
-            OpenOptions(trusted_h5, cache_bytes),
+            store,
+            opener,
             attempts=load_attempts,
             backoff_s=load_backoff_s,
             backoff_max_s=load_backoff_max_s,
             events=events,
         )
+        self._failures = Failures(load_backoff_max_s, clock)
         self._catalog = Catalog({})
         self._problems: frozenset[str] = frozenset()
-        self._current: dict[str, Loaded] = {}
         self._preloaded: frozenset[str] = frozenset()
-        self._failures: dict[Name, _Remembered] = {}
-        self._waits: dict[_What, _Wait] = {}
+        self._current: dict[str, Loaded] = {}  # who answers jobs that name no version
+        self._aliased: dict[tuple[str, str], int] = {}  # the loaded version that answers an alias
+        self._kept: dict[str, frozenset[int]] = {}  # what the policy keeps loaded, of models that are in use
         self._stale: dict[Name, tuple[int, int]] = {}  # how often in a row, and the look that will tell more
         self._queue: dict[Name, Located] = {}  # to be loaded, in order
-        self._newcomers: list[Loaded] = []  # loaded, not in the cache yet
+        self._newcomers: dict[Name, Loaded] = {}  # loaded, not in the cache yet
+        self._waits_for_room: set[Name] = set()
+        self._evicted: set[Name] = set()  # until they are asked for again, or gone
         self._held: list[Loaded] = []  # came into the cache with the last poll
         self._remind_at = 0.0
+        self._snapshot_at = 0.0
         self._watcher = StoreWatcher(store, poll_s, self._inbox.put)
+        self._waits = Waits(self._watcher.ask, clock, policies)
 
     def resolve(self, key: str, version: int | None, alias: str | None) -> Loaded | Failure | None:
         """The model that answers, why none will, or None: wait until `poll` names the key.
 
-        Without version and alias: the highest version that loads.
+        Without version and alias: the first that loads of those the model's policy allows.
         """
-        if alias is None and version is None:
-            loaded = self._current.get(key)
-            if loaded is None:
-                return self._newest(key)
-            self._cache.touch(loaded)
-            return loaded
-        wanted = version
         if alias is not None:
-            entry = self._catalog.models.get(key)
-            wanted = entry.aliases.get(alias) if entry else None
-        if wanted is None:
-            return self._absent((key, version, alias))
-        loaded = self._cache.get(key, wanted)
-        if loaded is not None:
-            return loaded
-        located = self._located(key, wanted)
-        return self._absent((key, version, alias)) if located is None else self._load(located)
+            return self._by_alias(key, alias)
+        if version is not None:
+            return self._by_version(key, version)
+        loaded = self._current.get(key)
+        if loaded is None:
+            return self._best(key)
+        self._cache.touch(loaded)
+        return loaded
 
     def poll(self) -> frozenset[str]:
         """Take in finished looks and loads; never blocks. The keys whose jobs may now be answered otherwise."""
@@ -150,8 +100,7 @@ class Serving:
             for loaded in self._held:
                 loaded.release()
             self._held.clear()
-        if self._waits:
-            self._waits = {what: wait for what, wait in self._waits.items() if wait.failure is None}
+        self._waits.forget_answered()
         while not self._inbox.empty():
             self._take(self._inbox.get_nowait(), changed)
         if self._newcomers:
@@ -162,7 +111,14 @@ class Serving:
             self._remind(now, changed)
         self._cache.sweep()
         self._start()
+        if changed or now >= self._snapshot_at:
+            self._snapshot_at = now + SNAPSHOT_S
+            self._events.snapshot_taken(self.snapshot())
         return frozenset(changed)
+
+    def refresh(self) -> None:
+        """Look at the store soon, whatever the interval. From any thread, but not from a signal handler."""
+        self._watcher.ask()
 
     def preload(self, names: Sequence[str], timeout_s: float) -> None:
         """Load these models and keep them for good. Blocks; to be called before the loop. PreloadError."""
@@ -194,61 +150,99 @@ class Serving:
 
     def snapshot(self) -> Snapshot:
         """A frozen view that any thread may read."""
+        aliases: dict[Name, list[str]] = {}
+        for (key, alias), version in sorted(self._aliased.items()):
+            aliases.setdefault((key, version), []).append(alias)
         return Snapshot(
             models=tuple(
-                ModelStatus(
+                VersionStatus(
                     key=loaded.key,
                     version=loaded.version,
+                    path_in_store=loaded.path_in_store,
                     format=loaded.format,
                     nbytes=loaded.nbytes,
                     in_use=loaded.in_use,
                     current=self._current.get(loaded.key) is loaded,
                     pinned=(loaded.key, loaded.version) in self._cache.pinned,
+                    aliases=tuple(aliases.get((loaded.key, loaded.version), ())),
                 )
-                for loaded in sorted(self._cache.models(), key=lambda loaded: (loaded.key, loaded.version))
+                for loaded in sorted(self._cache.models(), key=_name)
             ),
-            failures={name: remembered.failure for name, remembered in sorted(self._failures.items())},
+            failed=self._failures.status(),
+            loading=tuple(sorted({*self._queue, *(_name(located) for located in self._loader.in_hand())})),
+            waiting_for_room=tuple(sorted(self._newcomers)),
             problems=tuple(sorted(self._problems)),
+            cache_bytes=self._cache.nbytes,
         )
 
     def close(self, timeout_s: float) -> None:
-        """End the threads; one that is stuck in a disk or in TensorFlow is left behind after `timeout_s`."""
+        """End the threads, and close what nobody uses; a thread that is stuck is left behind after `timeout_s`."""
+        for loaded in [*self._cache.models(), *self._newcomers.values()]:
+            if not loaded.in_use:
+                self._loader.discard(loaded)
         self._watcher.close(timeout_s / 2)
         self._loader.close(timeout_s / 2)
 
     # what is asked for ---------------------------------------------------------------------------------------------
 
-    def _newest(self, key: str) -> Loaded | Failure | None:
+    def _by_version(self, key: str, version: int) -> Loaded | Failure | None:
+        loaded = self._cache.get(key, version)
+        if loaded is not None:
+            return loaded
+        located = self._located(key, version)
+        return self._waits.absent((key, version, None)) if located is None else self._load(located)
+
+    def _by_alias(self, key: str, alias: str) -> Loaded | Failure | None:
+        """The version that the alias means; while that one is not loaded, the one that it meant before."""
         entry = self._catalog.models.get(key)
-        if entry is None or not entry.versions:
-            return self._absent((key, None, None))
-        newest: Failure | None = None
-        for version in entry.newest_first:
+        wanted = entry.aliases.get(alias) if entry else None
+        if wanted is None:
+            return self._waits.absent((key, None, alias))
+        before = self._aliased.get((key, alias))
+        if before != wanted:
+            loaded = self._cache.get(key, wanted)
+            if loaded is not None:
+                self._mean(key, alias, wanted)
+                return loaded
+            old = self._cache.get(key, before) if before is not None else None
+            located = self._located(key, wanted)
+            failure = self._load(located) if located is not None else None
+            if old is not None:
+                return old
+            if failure is not None and before is not None and self._located(key, before) is not None:
+                return self._by_version(key, before)  # it had to make room meanwhile
+        loaded = self._cache.get(key, wanted)
+        if loaded is not None:
+            return loaded
+        located = self._located(key, wanted)
+        return self._waits.absent((key, None, alias)) if located is None else self._load(located)
+
+    def _best(self, key: str) -> Loaded | Failure | None:
+        versions = self._candidates(key)
+        if not versions:
+            return self._waits.absent((key, None, None))
+        best: Failure | None = None
+        for version in versions:
             loaded = self._cache.get(key, version)
             if loaded is not None:
                 self._serve(loaded)
                 return loaded
-            failure = self._load(entry.versions[version])
+            failure = self._load(self._catalog.models[key].versions[version])
             if failure is None:
                 return None
-            newest = newest or failure
-        return newest
+            best = best or failure
+        return best
 
     def _load(self, located: Located) -> Failure | None:
-        remembered = self._failures.get((located.key, located.version))
-        if (
-            remembered is not None
-            and remembered.fingerprint == located.fingerprint
-            and (remembered.permanent or self._clock() < remembered.retry_at)
-        ):
-            return remembered.failure
-        self._want(located)
-        return None
+        failure = self._failures.of(located)
+        if failure is None:
+            self._want(located)
+        return failure
 
     def _want(self, located: Located) -> None:
-        name = (located.key, located.version)
+        name = _name(located)
         waits_for_look = name in self._stale and self._stale[name][1] > 0
-        if not waits_for_look and not self._loader.busy(*name) and not self._is_newcomer(name):
+        if not waits_for_look and not self._loader.busy(*name) and name not in self._newcomers:
             self._queue[name] = located
 
     def _start(self) -> None:
@@ -257,61 +251,13 @@ class Serving:
             name = next(iter(self._queue))
             self._loader.submit(self._queue.pop(name))
 
-    def _is_newcomer(self, name: Name) -> bool:
-        return any((loaded.key, loaded.version) == name for loaded in self._newcomers)
-
     def _located(self, key: str, version: int) -> Located | None:
         entry = self._catalog.models.get(key)
         return entry.versions.get(version) if entry else None
 
-    def _absent(self, what: _What) -> Failure | None:
-        """Not in the store, as far as is known: only a look that begins after the question can tell."""
-        wait = self._waits.get(what)
-        if wait is not None and wait.failure is not None:
-            # The jobs that were parked for this look come back one by one; who comes later needs a look of his own.
-            wait.asked -= 1
-            if wait.asked <= 0:
-                del self._waits[what]
-            return wait.failure
-        ticket = self._watcher.ask()
-        if wait is None:
-            wait = self._waits[what] = _Wait(ticket, self._clock() + LOOK_TIMEOUT_S)
-        if ticket == wait.ticket:
-            wait.asked += 1
-        return None
-
-    def _absence(self, what: _What) -> Failure:
-        key, version, alias = what
+    def _candidates(self, key: str) -> list[int]:
         entry = self._catalog.models.get(key)
-        if self._catalog.problem or (entry and entry.unreadable):
-            return Failure(Reason.MODEL_UNAVAILABLE, Stage.LOAD, f"the store cannot be read where model '{key}' is")
-        if entry is None:
-            return Failure(Reason.UNKNOWN_MODEL, Stage.ROUTE, f"the store has no model '{key}'")
-        if alias is not None and alias not in entry.aliases:
-            text = f"model '{key}' has no alias '{alias}'"
-        elif alias is not None:
-            text = f"alias '{alias}' of model '{key}' is version {entry.aliases[alias]}, which the store does not have"
-        elif version is not None:
-            text = f"model '{key}' has no version {version}"
-        else:
-            text = f"model '{key}' has no version"
-        return Failure(Reason.UNKNOWN_VERSION, Stage.ROUTE, text)
-
-    def _present(self, what: _What) -> bool:
-        key, version, alias = what
-        entry = self._catalog.models.get(key)
-        if entry is None:
-            return False
-        wanted = entry.aliases.get(alias) if alias is not None else version
-        return (alias is None and version is None and bool(entry.versions)) or wanted in entry.versions
-
-    def _settling(self, what: _What) -> bool:
-        key, version, alias = what
-        entry = self._catalog.models.get(key)
-        if entry is None:
-            return False
-        wanted = entry.aliases.get(alias) if alias is not None else version
-        return bool(entry.settling) if wanted is None else wanted in entry.settling
+        return self._policies.of(key).candidates(entry) if entry else []
 
     # what comes back -----------------------------------------------------------------------------------------------
 
@@ -325,27 +271,34 @@ class Serving:
 
     def _take_look(self, look: Look, changed: set[str]) -> None:
         before, self._catalog = self._catalog, look.catalog
+        self._events.store_looked(look.catalog.models.keys())
         problems = frozenset(look.catalog.problems)
         for text in sorted(problems - self._problems):
             self._events.store_problem(text)
         self._problems = problems
+        self._withdraw_loads(changed)
+        self._evicted = {name for name in self._evicted if self._located(*name) is not None}
         stirred = self._freshen(look.number)
-        known = {key for key, _ in self._failures} | {loaded.key for loaded in self._cache.models()}
+        known = {key for key, _ in self._failures.names()} | {loaded.key for loaded in self._cache.models()}
+        known |= {key for key, _ in self._aliased} | self._preloaded
         for key in known | stirred | self._current.keys():
             if key in stirred or before.models.get(key) is not look.catalog.models.get(key):
                 self._follow(key)
                 changed.add(key)
-        for what, wait in list(self._waits.items()):
-            if self._present(what):
-                del self._waits[what]
-                changed.add(what[0])
-            elif wait.failure is None and wait.ticket <= look.number:
-                if wait.patient and self._settling(what):
-                    wait.patient = False  # two equal looks settle a version; this was the first
-                    wait.ticket = self._watcher.ask()
-                else:
-                    wait.failure = self._absence(what)
-                    changed.add(what[0])
+        self._waits.looked(look.number, look.catalog, changed)
+
+    def _withdraw_loads(self, changed: set[str]) -> None:
+        """Nobody needs what the store has no more, or has with other files."""
+        for located in self._loader.in_hand():
+            now = self._located(*_name(located))
+            if now is None or now.fingerprint != located.fingerprint:
+                self._loader.cancel(_name(located))
+        for name in list(self._queue):
+            if (now := self._located(*name)) is None:
+                del self._queue[name]
+                changed.add(name[0])  # its jobs wait for a load that will not come
+            else:
+                self._queue[name] = now
 
     def _freshen(self, looked: int) -> set[str]:
         """The names of which a load has found other files than the look before, and which this look has seen again."""
@@ -361,10 +314,9 @@ class Serving:
 
     def _follow(self, key: str) -> None:
         """Bring what is loaded, being loaded and remembered under this name in line with the store."""
-        for name in [name for name in self._failures if name[0] == key]:
-            located = self._located(*name)
-            if located is None or located.fingerprint != self._failures[name].fingerprint:
-                del self._failures[name]
+        for name in self._failures.names():
+            if name[0] == key:
+                self._failures.follow(name, self._located(*name))
         was_served = key in self._current
         for loaded in [loaded for loaded in self._cache.models() if loaded.key == key]:
             located = self._located(key, loaded.version)
@@ -372,126 +324,187 @@ class Serving:
                 self._drop(loaded, "withdrawn")
             elif located.fingerprint != loaded.fingerprint:
                 self._load(located)
-        if was_served and key not in self._current:
-            self._newest(key)
+        if (was_served or key in self._preloaded) and key not in self._current and self._candidates(key):
+            self._best(key)
         self._advance(key)
+        self._follow_aliases(key)
+        self._keep(key)
 
     def _advance(self, key: str) -> None:
-        """Load the highest version that may be better than the one being served, beside it."""
+        """Let the best version that is loaded answer, and load what may be better, beside it."""
         current = self._current.get(key)
-        entry = self._catalog.models.get(key)
-        if current is None or entry is None:
+        if current is None:
             return
-        for version in entry.newest_first:
-            if version <= current.version or self._load(entry.versions[version]) is None:
+        for version in self._candidates(key):
+            if version == current.version:
                 return
+            loaded = self._cache.get(key, version)
+            if loaded is not None:
+                self._serve(loaded)
+                return
+            if self._load(self._catalog.models[key].versions[version]) is None:
+                return
+
+    def _follow_aliases(self, key: str) -> None:
+        """Aliases that jobs have used: move those whose new version is loaded, load what the others will mean."""
+        entry = self._catalog.models.get(key)
+        for alias, before in [(alias, version) for (at, alias), version in self._aliased.items() if at == key]:
+            wanted = entry.aliases.get(alias) if entry else None
+            if wanted is None:
+                del self._aliased[key, alias]
+                self._events.alias_served(key, alias, None)
+            elif wanted != before and self._cache.peek(key, wanted) is not None:
+                self._mean(key, alias, wanted)
+            elif wanted != before and (located := self._located(key, wanted)) is not None:
+                self._load(located)
+
+    def _mean(self, key: str, alias: str, version: int) -> None:
+        self._aliased[key, alias] = version
+        self._events.alias_served(key, alias, version)
+
+    def _keep(self, key: str) -> None:
+        """Load what the policy wants beside the version that answers, and drop what it does not any more."""
+        entry = self._catalog.models.get(key)
+        current = self._current.get(key)
+        if entry is None or current is None:
+            self._kept.pop(key, None)
+            return
+        before, kept = self._kept.get(key, frozenset()), frozenset(self._policies.of(key).kept(entry))
+        self._kept[key] = kept
+        for version in sorted(kept, reverse=True):
+            # What had to make room for others is not fetched back: it would only take the room of the next.
+            if self._cache.peek(key, version) is None and (key, version) not in self._evicted:
+                self._load(entry.versions[version])
+        for version in before - kept:
+            loaded = self._cache.peek(key, version)
+            if loaded is not None and loaded is not current and not self._has_alias(loaded):
+                self._drop(loaded, "replaced")
 
     def _take_load(self, done: LoadDone, changed: set[str]) -> None:
         self._loader.took(done)
-        name = (done.located.key, done.located.version)
+        name = _name(done.located)
         if done.loaded is None and done.failure is None:
             times = self._stale.get(name, (0, 0))[0] + 1
             if times < STALE_LIMIT:
                 self._stale[name] = (times, self._watcher.ask())
-                if name in self._failures:  # this was its probe, and has told nothing
-                    self._failures[name].retry_at = self._clock() + self._remember_s
+                self._failures.untold(name)
                 return
             text = f"the files of version {name[1]} keep changing"
-            done = LoadDone(
-                done.located,
-                None,
-                Failure(Reason.MODEL_UNAVAILABLE, Stage.LOAD, text, done.attempts),
-                permanent=False,
-                attempts=done.attempts,
-            )
+            failure = Failure(Reason.MODEL_UNAVAILABLE, Stage.LOAD, text, done.attempts)
+            done = LoadDone(done.located, None, failure, permanent=False, attempts=done.attempts)
         self._stale.pop(name, None)
         changed.add(name[0])
         if done.failure is not None:
             self._fail(name, done.failure, done.located.fingerprint, permanent=done.permanent)
         elif done.loaded is not None:
-            self._newcomers.append(done.loaded)
+            self._newcomers[name] = done.loaded
 
     def _fail(self, name: Name, failure: Failure, fingerprint: Fingerprint, *, permanent: bool) -> None:
-        before = self._failures.get(name)
-        times = before.times + 1 if before is not None and before.fingerprint == fingerprint else 1
-        wait_s = min(self._remember_s * 2 ** min(times - 1, 30), PROBE_MAX_S) if permanent else self._remember_s
-        self._failures[name] = _Remembered(failure, fingerprint, permanent, self._clock() + wait_s, times)
+        self._failures.add(name, failure, fingerprint, permanent=permanent)
         self._events.load_failed(*name, failure)
         self._follow(name[0])
 
     def _admit(self, changed: set[str]) -> None:
-        waiting, self._newcomers = self._newcomers, []
-        for loaded in waiting:
-            name = (loaded.key, loaded.version)
-            if self._located(*name) is None:
+        waiting, self._newcomers = self._newcomers, {}
+        for name, loaded in waiting.items():
+            if self._located(*name) is None:  # withdrawn meanwhile
                 changed.add(loaded.key)
-                continue  # withdrawn meanwhile
+                self._waits_for_room.discard(name)
+                self._loader.discard(loaded)
+                continue
             current = self._current.get(loaded.key)
-            better = current is not None and current.version <= loaded.version
-            replaces = current if better and current is not None and not self._has_alias(current) else None
+            better = current is not None and self._is_better(loaded, current)
+            replaces = current if better and current is not None and not self._stays(current) else None
             if refusal := self._cache.refusal(loaded, replaces):
                 failure = Failure(Reason.MODEL_UNAVAILABLE, Stage.LOAD, refusal, 1)
+                self._loader.discard(loaded)
                 self._fail(name, failure, loaded.fingerprint, permanent=True)
                 changed.add(loaded.key)
                 continue
             evicted = self._cache.put(loaded, replaces)
-            if evicted is None:
-                self._newcomers.append(loaded)
+            if isinstance(evicted, str):
+                self._newcomers[name] = loaded
+                if name not in self._waits_for_room:
+                    self._waits_for_room.add(name)
+                    self._events.waiting_for_room(*name, evicted)
                 continue
             changed.add(loaded.key)
-            for gone in evicted:
-                self._forget_current(gone)
-            self._failures.pop(name, None)
-            loaded.retain()  # until the next poll, so that the jobs that wait for it find it
-            self._held.append(loaded)
-            self._events.model_loaded(loaded)
-            if better:
-                self._serve(loaded)
-            elif current is None and loaded.key in self._preloaded:
-                self._newest(loaded.key)
-            self._follow(loaded.key)
+            self._welcome(loaded, evicted, serve=better)
+
+    def _welcome(self, loaded: Loaded, evicted: Sequence[Loaded], *, serve: bool) -> None:
+        name = _name(loaded)
+        self._waits_for_room.discard(name)
+        self._evicted.discard(name)
+        for gone in evicted:
+            self._evicted.add(_name(gone))
+            self._forget_current(gone)
+        self._failures.forget(name)
+        loaded.retain()  # until the next poll, so that the jobs that wait for it find it
+        self._held.append(loaded)
+        self._events.model_loaded(loaded)
+        if serve:
+            self._serve(loaded)
+        elif loaded.key in self._preloaded and loaded.key not in self._current:
+            self._best(loaded.key)
+        self._follow(loaded.key)
+
+    def _is_better(self, newcomer: Loaded, current: Loaded) -> bool:
+        """Whether the policy puts it before the one that answers, or it is that one with other files."""
+        ranks = {version: rank for rank, version in enumerate(self._candidates(newcomer.key))}
+        last = len(ranks)
+        if newcomer.version == current.version:
+            return True
+        return ranks.get(newcomer.version, last) < ranks.get(current.version, last)
 
     def _serve(self, loaded: Loaded) -> None:
         """From now on, jobs that name no version are answered by this one."""
         old = self._current.get(loaded.key)
         self._current[loaded.key] = loaded
+        if old is not loaded:
+            self._events.version_served(loaded, old.version if old else None)
         if old is not None and old is not loaded:
-            if self._has_alias(old):
+            if self._stays(old):
                 self._cache.pinned.discard((old.key, old.version))
             else:
                 self._cache.drop(old, "replaced")
         if loaded.key in self._preloaded:
             self._cache.pinned.add((loaded.key, loaded.version))
+        self._keep(loaded.key)
+
+    def _stays(self, loaded: Loaded) -> bool:
+        """Whether a version that another takes the place of is to stay loaded."""
+        entry = self._catalog.models.get(loaded.key)
+        kept = entry is not None and loaded.version in self._policies.of(loaded.key).kept(entry)
+        return self._has_alias(loaded) or (kept and self._cache.peek(loaded.key, loaded.version) is loaded)
 
     def _has_alias(self, loaded: Loaded) -> bool:
         """Whether jobs may go on asking for this very version: then it leaves when room is needed, like any other."""
         entry = self._catalog.models.get(loaded.key)
-        return entry is not None and loaded.version in entry.aliases.values()
+        means = (version for (key, _), version in self._aliased.items() if key == loaded.key)
+        return loaded.version in means or (entry is not None and loaded.version in entry.aliases.values())
 
-    def _drop(self, loaded: Loaded, why: str) -> None:
+    def _drop(self, loaded: Loaded, why: Dropped) -> None:
         self._cache.drop(loaded, why)
         self._forget_current(loaded)
+
+    def _dropped(self, loaded: Loaded, why: Dropped) -> None:
+        self._events.model_dropped(loaded, why)
+        self._loader.discard(loaded)
 
     def _forget_current(self, loaded: Loaded) -> None:
         if self._current.get(loaded.key) is loaded:
             del self._current[loaded.key]
 
     def _remind(self, now: float, changed: set[str]) -> None:
-        for what, wait in self._waits.items():
-            if wait.failure is None and now >= wait.deadline:
-                text = f"the model store has not answered for {LOOK_TIMEOUT_S:g} s"
-                wait.failure = Failure(Reason.MODEL_UNAVAILABLE, Stage.LOAD, text)
-                changed.add(what[0])
-        for name, remembered in list(self._failures.items()):
-            if now < remembered.retry_at:
-                continue
+        self._waits.expire(now, changed)
+        for name, probe in self._failures.due(now):
             located = self._located(*name)
-            if remembered.permanent and located is not None:
-                remembered.retry_at = inf  # until the probe has an answer
-                self._want(located)
-            elif not remembered.permanent:
-                self._failures.pop(name, None)
+            if not probe:
                 self._follow(name[0])
+            elif located is not None:
+                self._want(located)
+                if name not in self._queue and not self._loader.busy(*name):
+                    self._failures.untold(name)
 
     def _preload_one(self, name: str) -> bool:
         found = self.resolve(name, None, None)
@@ -500,3 +513,7 @@ class Serving:
         if found is not None:
             self._serve(found)
         return found is not None
+
+
+def _name(version: Loaded | Located) -> Name:
+    return version.key, version.version

@@ -4,9 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from consumer.models.store import Catalog, scan
+from consumer.models.store import Catalog, Store
 
 SPACING_S = 0.5
 """Between the beginnings of two looks, however many ask."""
@@ -23,7 +22,7 @@ class Look:
 class StoreWatcher:
     """Gives a `Look` each time, or what has ended its thread, to `done`, on that thread."""
 
-    def __init__(self, store: Path, poll_s: float, done: Callable[["Look | BaseException"], None]) -> None:
+    def __init__(self, store: Store, poll_s: float, done: Callable[["Look | BaseException"], None]) -> None:
         self._store = store
         self._poll_s = poll_s
         self._done = done
@@ -51,7 +50,7 @@ class StoreWatcher:
             while not self._closing.is_set():
                 self._wanted.clear()
                 self._begun += 1  # after the flag is cleared: who asks from here on gets a further look
-                catalog = scan(self._store, catalog, time.time())
+                catalog = self._store.scan(catalog, time.time())
                 self._done(Look(self._begun, catalog))
                 self._closing.wait(min(SPACING_S, self._poll_s))
                 if not catalog.settling:  # else the second look follows at once

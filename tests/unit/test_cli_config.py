@@ -13,7 +13,7 @@ def test_show_masks_secrets_and_marks_what_differs(tmp_path: Path) -> None:
     assert "hunter2" not in done.stdout
     assert "********" in done.stdout
     changed = [line.split()[0] for line in done.stdout.splitlines() if " * " in line]
-    assert changed == ["LOADONCE_GROUP_ID", "LOADONCE_SASL_PASSWORD"]
+    assert changed == ["LOADONCE_GROUP_ID", "LOADONCE_DISK_CACHE", "LOADONCE_SASL_PASSWORD"]
 
 
 def test_show_as_json_has_every_option_once(tmp_path: Path) -> None:

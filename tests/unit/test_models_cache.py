@@ -1,24 +1,30 @@
 """Who stays in memory, and who leaves."""
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 
+from consumer.models.backend import load_tensorflow
 from consumer.models.cache import Cache
-from consumer.models.runtime import Loaded, Signature, TensorSpec
+from consumer.models.runtime import Loaded
+from tests import savedmodels
 
-SPEC = TensorSpec("x", "FP32", (None,))
+Build = Callable[..., Loaded]
+"""`model(key, version=1, nbytes=10)`"""
 
 
-def model(key: str, version: int = 1, nbytes: int = 10) -> Loaded:
-    return Loaded(
-        key=key,
-        version=version,
-        format="keras",
-        path_in_store=f"{key}/{version}/model.keras",
-        signature=Signature((SPEC,), (SPEC,), None),
-        call=lambda x: [x],
-        nbytes=nbytes,
-        fingerprint=(),
-    )
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Models that share one real session: who stays does not depend on what is computed."""
+    spec = load_tensorflow().TensorSpec([None], "float32")
+    same = savedmodels.save(tmp_path_factory.mktemp("same"), lambda x: {"x": x + 0.0}, x=spec)
+    opened = savedmodels.session(same)
+
+    def build(key: str, version: int = 1, nbytes: int = 10) -> Loaded:
+        return savedmodels.load(same, Loaded, key=key, version=version, nbytes=nbytes, opened=opened)
+
+    return build
 
 
 class Dropped(list[tuple[str, int, str]]):
@@ -35,7 +41,7 @@ def keys(cached: Cache) -> list[str]:
     return [loaded.key for loaded in cached.models()]
 
 
-def test_the_least_recently_used_leaves_first() -> None:
+def test_the_least_recently_used_leaves_first(model: Build) -> None:
     cached, dropped = cache()
     a, b, c = model("a"), model("b"), model("c")
     assert cached.put(a, None) == []
@@ -48,7 +54,7 @@ def test_the_least_recently_used_leaves_first() -> None:
     assert dropped == [("b", 1, "evicted")]
 
 
-def test_getting_is_using() -> None:
+def test_getting_is_using(model: Build) -> None:
     cached, _ = cache()
     a, b = model("a"), model("b")
     cached.put(a, None)
@@ -57,7 +63,7 @@ def test_getting_is_using() -> None:
     assert cached.put(model("c"), None) == [b]
 
 
-def test_as_many_leave_as_bytes_need_and_no_more() -> None:
+def test_as_many_leave_as_bytes_need_and_no_more(model: Build) -> None:
     cached, _ = cache(max_models=10)
     models = [model(key, nbytes=30) for key in "abc"]
     for loaded in models:
@@ -68,30 +74,30 @@ def test_as_many_leave_as_bytes_need_and_no_more() -> None:
     assert cached.nbytes == 90
 
 
-def test_who_is_in_use_or_pinned_stays_and_the_newcomer_waits() -> None:
+def test_who_is_in_use_or_pinned_stays_and_the_newcomer_waits(model: Build) -> None:
     cached, _ = cache()
     a, b, c = model("a"), model("b"), model("c")
     cached.put(a, None)
     cached.put(b, None)
     a.retain()
     cached.pinned.add(("b", 1))
-    assert cached.put(c, None) is None
+    assert cached.put(c, None) == "all models are in use"
     assert keys(cached) == ["a", "b"]
     a.release()
     assert cached.put(c, None) == [a]
 
 
-def test_nobody_leaves_for_a_newcomer_that_does_not_fit_even_so() -> None:
+def test_nobody_leaves_for_a_newcomer_that_does_not_fit_even_so(model: Build) -> None:
     cached, _ = cache(max_models=10)
     a, b = model("a", nbytes=40), model("b", nbytes=40)
     cached.put(a, None)
     cached.put(b, None)
     b.retain()
-    assert cached.put(model("c", nbytes=90), None) is None
+    assert cached.put(model("c", nbytes=90), None) == "all models are in use"
     assert keys(cached) == ["a", "b"]
 
 
-def test_too_large_beside_the_pinned_is_never() -> None:
+def test_too_large_beside_the_pinned_is_never(model: Build) -> None:
     cached, _ = cache()
     a = model("a", nbytes=40)
     cached.put(a, None)
@@ -108,7 +114,7 @@ def test_too_large_beside_the_pinned_is_never() -> None:
     assert full.refusal(model("a"), None) is None
 
 
-def test_a_swap_needs_no_room_for_both() -> None:
+def test_a_swap_needs_no_room_for_both(model: Build) -> None:
     cached, dropped = cache(max_models=1)
     old, new = model("a", 1, nbytes=90), model("a", 2, nbytes=90)
     cached.put(old, None)
@@ -125,7 +131,7 @@ def test_a_swap_needs_no_room_for_both() -> None:
     assert keys(cached) == ["a"]
 
 
-def test_the_same_version_anew_takes_the_place_of_the_old() -> None:
+def test_the_same_version_anew_takes_the_place_of_the_old(model: Build) -> None:
     cached, dropped = cache(max_models=1)
     old, new = model("a"), model("a")
     cached.put(old, None)
@@ -137,6 +143,6 @@ def test_the_same_version_anew_takes_the_place_of_the_old() -> None:
     assert ("a", 1, "replaced") in dropped
 
 
-def test_a_loaded_model_predicts_without_a_store() -> None:
+def test_a_loaded_model_predicts_without_a_store(model: Build) -> None:
     answer = model("a").predict({"x": np.ones(2, np.float32)})
     assert answer["x"].tolist() == [1.0, 1.0]

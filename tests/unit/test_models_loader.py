@@ -1,6 +1,5 @@
 """Loading beside the loop: once at a time, again where it may help, not again where it cannot."""
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +7,9 @@ from queue import SimpleQueue
 
 import pytest
 
-from consumer.models.formats import OpenOptions
 from consumer.models.loader import LoadDone, Loader
-from consumer.models.store import Located, locate
+from consumer.models.opening import Opener
+from consumer.models.store import LocalStore, Located, locate
 from schemas.reasons import Reason
 from tests import models_zoo as zoo
 
@@ -20,12 +19,13 @@ WAIT_S = 60
 class Bench:
     """A loader with what it says and gives."""
 
-    def __init__(self, attempts: int = 3, backoff_s: float = 0.01) -> None:
+    def __init__(self, opener: Opener, attempts: int = 3, backoff_s: float = 0.01) -> None:
         self.done: SimpleQueue[LoadDone | BaseException] = SimpleQueue()
         self.told = zoo.Told()
         self.loader = Loader(
             self.done.put,
-            OpenOptions(frozenset(), sys.maxsize),
+            LocalStore(Path()),  # what it is given is there already
+            opener,
             attempts=attempts,
             backoff_s=backoff_s,
             backoff_max_s=backoff_s * 4,
@@ -40,8 +40,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
-    bench = Bench()
+def bench(opener: Opener) -> Iterator[Bench]:
+    bench = Bench(opener)
     yield bench
     bench.loader.close(10)
 
@@ -90,9 +90,9 @@ def test_a_version_is_loaded_once_at_a_time(tmp_path: Path, bench: Bench) -> Non
     assert bench.next().loaded is not None
 
 
-def test_as_many_are_opened_at_once_as_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_are_opened_at_once_as_may_be(opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumer.models.loader.OPENING", 1)
-    bench = Bench()
+    bench = Bench(opener)
     found = located(zoo.put(zoo.two_by_two(), tmp_path, "m", 1, "keras"))
     began = time.perf_counter()
     for index in range(4):
@@ -115,8 +115,8 @@ def test_a_permanent_failure_is_not_tried_again(tmp_path: Path, bench: Bench) ->
     assert bench.told.events == []
 
 
-def test_a_passing_failure_is_tried_again_until_it_has_passed(tmp_path: Path) -> None:
-    bench = Bench(attempts=1000)
+def test_a_passing_failure_is_tried_again_until_it_has_passed(opener: Opener, tmp_path: Path) -> None:
+    bench = Bench(opener, attempts=1000)
     found, hidden = unreadable(tmp_path)
     bench.loader.submit(found)
     deadline = time.monotonic() + WAIT_S
@@ -145,8 +145,8 @@ def test_a_passing_failure_that_stays_is_given_up(tmp_path: Path, bench: Bench) 
     assert str(tmp_path) not in done.failure.message
 
 
-def test_waits_grow_and_are_bounded(tmp_path: Path) -> None:
-    bench = Bench(attempts=6, backoff_s=0.02)
+def test_waits_grow_and_are_bounded(opener: Opener, tmp_path: Path) -> None:
+    bench = Bench(opener, attempts=6, backoff_s=0.02)
     found, _ = unreadable(tmp_path)
     bench.loader.submit(found)
     bench.next()
@@ -157,8 +157,8 @@ def test_waits_grow_and_are_bounded(tmp_path: Path) -> None:
     bench.loader.close(10)
 
 
-def test_closing_interrupts_the_wait_for_the_next_try(tmp_path: Path) -> None:
-    bench = Bench(attempts=5, backoff_s=300)
+def test_closing_interrupts_the_wait_for_the_next_try(opener: Opener, tmp_path: Path) -> None:
+    bench = Bench(opener, attempts=5, backoff_s=300)
     found, _ = unreadable(tmp_path)
     bench.loader.submit(found)
     deadline = time.monotonic() + WAIT_S
@@ -166,11 +166,26 @@ def test_closing_interrupts_the_wait_for_the_next_try(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     bench.loader.close(WAIT_S)
-    assert bench.next().failure is not None
+    done = bench.next()
+    assert (done.loaded, done.failure) == (None, None)
 
 
-def test_a_failing_model_that_waits_does_not_keep_others_from_loading(tmp_path: Path) -> None:
-    bench = Bench(attempts=5, backoff_s=300)
+def test_a_cancelled_version_ends_with_neither(tmp_path: Path, opener: Opener) -> None:
+    bench = Bench(opener, attempts=5, backoff_s=300)
+    found, _ = unreadable(tmp_path)
+    bench.loader.submit(found)
+    deadline = time.monotonic() + WAIT_S
+    while not bench.told.count("attempt"):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    bench.loader.cancel(("m", 1))
+    done = bench.next()
+    assert (done.loaded, done.failure) == (None, None)
+    bench.loader.close(WAIT_S)
+
+
+def test_a_failing_model_that_waits_does_not_keep_others_from_loading(opener: Opener, tmp_path: Path) -> None:
+    bench = Bench(opener, attempts=5, backoff_s=300)
     for index in range(4):
         found, _ = unreadable(tmp_path / str(index))
         bench.loader.submit(locate_as(found, f"broken-{index}"))

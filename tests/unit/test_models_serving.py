@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from consumer.models.errors import PreloadError
+from consumer.models.opening import Opener
+from consumer.models.policy import Policies
 from consumer.models.runtime import Loaded
 from consumer.models.serving import Serving
-from consumer.models.store import Located
+from consumer.models.store import LocalStore, Located
 from schemas.reasons import Failure, Reason, Stage
 from tests import models_zoo as zoo
 
@@ -37,9 +39,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 class World:
     """A store, the Serving on it, and what it told."""
 
-    def __init__(self, store: Path, built: dict[str, Path]) -> None:
+    def __init__(self, store: Path, built: dict[str, Path], opener: Opener) -> None:
         self.store = store
         self.built = built
+        self.opener = opener
         self.told = zoo.Told()
         self._serving: Serving | None = None
 
@@ -48,14 +51,15 @@ class World:
             "poll_s": 0.05,
             "cache_models": 10,
             "cache_bytes": 1 << 30,
+            "cache_min_s": 0,
+            "policies": Policies(),
             "load_attempts": 2,
             "load_backoff_s": 0.01,
             "load_backoff_max_s": 600,
-            "trusted_h5": frozenset(),
             "events": self.told,
             "clock": time.monotonic,
         }
-        self._serving = Serving(self.store, **{**defaults, **options})
+        self._serving = Serving(LocalStore(self.store), self.opener, **{**defaults, **options})
         return self._serving
 
     @property
@@ -122,10 +126,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, built: dict[str, Path]) -> Iterator[World]:
+def world(tmp_path: Path, built: dict[str, Path], opener: Opener) -> Iterator[World]:
     store = tmp_path / "store"
     store.mkdir()
-    world = World(store, built)
+    world = World(store, built, opener)
     yield world
     world.close()
 
@@ -272,7 +276,7 @@ def test_a_corrupt_model_is_tried_again_when_its_files_change(world: World) -> N
     (folder / "new").replace(folder / "model.keras")
     world.until(world.serves("m", 1))
     assert answer(world.model("m")) == 3.0
-    assert world.serving.snapshot().failures == {}
+    assert world.serving.snapshot().failed == ()
 
 
 def test_a_corrupt_model_is_probed_at_growing_intervals(world: World) -> None:
@@ -307,7 +311,7 @@ def test_none_that_loads(world: World) -> None:
     world.put("broken", "m", 1)
     world.put("broken", "m", 2)
     assert world.failure("m").reason is Reason.MODEL_CORRUPT
-    assert set(world.serving.snapshot().failures) == {("m", 1), ("m", 2)}
+    assert [(one.key, one.version) for one in world.serving.snapshot().failed] == [("m", 1), ("m", 2)]
 
 
 def test_what_may_pass_is_tried_again_then_unavailable_then_forgotten(world: World) -> None:
@@ -588,7 +592,200 @@ def test_a_model_that_cannot_fit_is_refused_with_a_reason(world: World) -> None:
     world.start(cache_bytes=59)
     failure = world.failure("m")
     assert failure.reason is Reason.MODEL_UNAVAILABLE
-    assert "the cache may hold 59" in failure.message
+    assert "the cache has room for 59" in failure.message
+
+
+def test_a_newcomer_waits_until_somebody_has_been_there_long_enough(world: World) -> None:
+    now = [0.0]
+    world.start(cache_models=1, cache_min_s=100, clock=lambda: now[0])
+    world.put("+1", "a", 1)
+    world.put("+2", "b", 1)
+    a = world.model("a")
+    world.until(lambda: world.serving.resolve("b", None, None) is None and world.told.count("waiting", "b", 1) == 1)
+    now[0] += 50
+    for _ in range(50):
+        world.serving.poll()
+    assert world.serving.resolve("b", None, None) is None
+    assert world.serving.resolve("a", None, None) is a
+    assert world.serving.snapshot().waiting_for_room == (("b", 1),)
+    assert world.told.count("waiting") == 1
+    now[0] += 51
+    assert world.model("b").key == "b"
+    assert world.told.count("dropped", "a", 1, "evicted") == 1
+
+
+# policies ----------------------------------------------------------------------------------------------------------
+
+
+def policies(*parts: str) -> dict[str, Any]:
+    return {"policies": Policies.parse(parts)}
+
+
+def test_a_pinned_version_answers_and_others_when_asked_for(world: World) -> None:
+    world.start(**policies("m=pinned:1"))
+    world.put("+1", "m", 1)
+    world.put("+2", "m", 2)
+    assert world.model("m").version == 1
+    assert world.model("m", version=2).version == 2
+    assert world.model("m").version == 1
+    world.put("+3", "m", 3)
+    world.until_in_catalog("m", 3)
+    assert world.model("m").version == 1
+    assert world.told.count("served") == 1
+
+
+def test_a_pinned_version_that_is_not_there_is_unknown_until_it_comes(world: World) -> None:
+    world.start(**policies("pinned:2"))
+    world.put("+1", "m", 1)
+    world.until_in_catalog("m", 1)
+    failure = world.failure("m")
+    assert failure.reason is Reason.UNKNOWN_VERSION
+    assert "pinned:2" in failure.message
+    world.put("+2", "m", 2)
+    assert world.model("m").version == 2
+
+
+def test_the_policy_of_an_alias_follows_it_once_it_has_loaded(world: World) -> None:
+    world.start(**policies("m=stable"))
+    for version in (1, 2, 3):
+        world.put(f"+{version}", "m", version)
+    broken = world.put("broken", "m", 4)
+    world.alias("m", stable=1)
+    assert world.model("m").version == 1
+    world.alias("m", stable=4)
+    world.until(lambda: world.told.count("failed", "m", 4) == 1)
+    assert world.model("m").version == 1
+    world.alias("m", stable=2)
+    world.until(world.serves("m", 2))
+    world.alias("m", stable=1)  # moved back
+    world.until(world.serves("m", 1))
+    assert broken.exists()
+
+
+def test_as_many_of_the_latest_stay_loaded_as_the_policy_says(world: World) -> None:
+    world.start(**policies("latest:2"))
+    for version in (1, 2):
+        world.put(f"+{version}", "m", version)
+    assert world.model("m").version == 2
+    world.until(lambda: world.serving.served() == {"m": (1, 2)})
+    world.put("+3", "m", 3)
+    world.until(lambda: world.serving.served() == {"m": (2, 3)})
+    world.until(lambda: world.told.count("dropped", "m", 1, "replaced") == 1)
+    assert world.model("m").version == 3
+
+
+def test_all_versions_are_loaded(world: World) -> None:
+    world.start(**policies("latest", "m=all"))
+    for version in (1, 2, 3):
+        world.put(f"+{version}", "m", version)
+        world.put(f"+{version}", "other", version)
+    assert world.model("m").version == 3
+    assert world.model("other").version == 3
+    world.until(lambda: world.serving.served() == {"m": (1, 2, 3), "other": (3,)})
+
+
+# aliases -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_alias_moves_only_to_a_version_that_loaded(world: World) -> None:
+    for what, version in (("+1", 1), ("broken", 2), ("+3", 3)):
+        world.put(what, "m", version)
+    world.alias("m", stable=1)
+    old = world.model("m", alias="stable")
+    world.alias("m", stable=2)
+    world.until(lambda: world.told.count("failed", "m", 2) == 1)
+    assert world.serving.resolve("m", None, "stable") is old
+    world.alias("m", stable=3)
+    world.until(lambda: world.told.count("alias", "m", "stable", 3) == 1)
+    assert world.model("m", alias="stable").version == 3
+    assert world.failure("m", version=2).reason is Reason.MODEL_CORRUPT
+
+
+def test_an_alias_that_is_removed_is_unknown(world: World) -> None:
+    world.put("+1", "m", 1)
+    world.alias("m", stable=1)
+    world.model("m", alias="stable")
+    world.alias("m")
+    world.until(lambda: world.told.count("alias", "m", "stable", None) == 1)
+    assert world.failure("m", alias="stable").reason is Reason.UNKNOWN_VERSION
+
+
+def test_a_refresh_looks_at_once(world: World) -> None:
+    serving = world.start(poll_s=3600)
+    world.put("+1", "m", 1)
+    world.model("m")
+    world.put("+2", "m", 2)
+    serving.refresh()
+    world.until(world.serves("m", 2))
+
+
+def test_jobs_of_a_model_that_goes_while_its_load_is_queued_are_told(world: World) -> None:
+    world.start(cache_models=1, cache_min_s=600)
+    for key in "abc":
+        world.put("+1", key, 1)
+    world.model("a")
+    for key in "bc":
+        world.until_in_catalog(key, 1)
+    world.until(lambda: world.serving.resolve("b", None, None) is None and world.told.count("waiting", "b", 1) == 1)
+    assert world.serving.resolve("c", None, None) is None  # queued: b waits for room
+    shutil.rmtree(world.store / "c")
+    found = world.awaited("c")
+    assert isinstance(found, Failure)
+    assert found.reason is Reason.UNKNOWN_MODEL
+
+
+def test_more_kept_versions_than_fit_are_not_loaded_again_and_again(world: World) -> None:
+    world.start(cache_models=2, **policies("all"))
+    for version in (1, 2, 3, 4):
+        world.put(f"+{version}", "m", version)
+    assert world.model("m").version == 4
+    world.until(lambda: world.told.count("loaded") >= 4)
+    world.until(
+        lambda: isinstance(world.serving.resolve("m", None, None), Loaded) and not world.serving.snapshot().loading
+    )
+    loads = world.told.count("loaded")
+    for _ in range(300):
+        world.serving.poll()
+        assert isinstance(world.serving.resolve("m", None, None), Loaded)
+    assert world.told.count("loaded") == loads
+
+
+def test_a_preloaded_model_that_comes_back_is_loaded_again(world: World) -> None:
+    folder = world.put("+1", "m", 1)
+    world.serving.preload(["m"], WAIT_S)
+    folder.rename(world.store / ".gone")
+    world.until(lambda: world.told.count("dropped", "m", 1, "withdrawn") == 1)
+    (world.store / ".gone").rename(folder)
+    world.until(lambda: [(one.current, one.pinned) for one in world.serving.snapshot().models] == [(True, True)])
+
+
+def test_an_alias_on_a_corrupt_version_goes_on_although_the_old_one_was_evicted(world: World) -> None:
+    world.start(cache_models=1)
+    world.put("+1", "m", 1)
+    world.put("broken", "m", 2)
+    world.put("+1", "other", 1)
+    world.alias("m", stable=1)
+    world.model("m", alias="stable")
+    world.alias("m", stable=2)
+    world.until(lambda: world.told.count("failed", "m", 2) == 1)
+    world.model("other")
+    assert world.serving.served() == {"other": (1,)}
+    assert world.model("m", alias="stable").version == 1
+
+
+def test_a_withdrawn_version_is_not_waited_for(world: World) -> None:
+    """Its retries end when it goes, not after all attempts."""
+    world.start(load_attempts=1000, load_backoff_s=300, poll_s=0.05)
+    folder = world.put("+1", "m", 1)
+    world.put("+2", "m", 0)
+    world.until_in_catalog("m", 1)
+    assert world.serving.resolve("m", 1, None) is None
+    folder.rename(folder.with_name("hidden"))
+    folder.symlink_to("1")  # ELOOP: it is retried
+    world.until(lambda: world.told.count("attempt", "m", 1) == 1 or world.told.count("loaded", "m", 1) == 1)
+    folder.unlink()
+    assert world.failure("m", version=1).reason is Reason.UNKNOWN_VERSION
+    world.until(lambda: not world.serving._loader.in_hand())
 
 
 # preloading --------------------------------------------------------------------------------------------------------
@@ -650,6 +847,7 @@ def test_another_version_beside_a_preloaded_one_that_fills_the_cache_is_refused(
     world.start(cache_models=1)
     world.put("+1", "m", 1)
     world.put("+2", "m", 2)
+    world.until_in_catalog("m", 2)
     world.serving.preload(["m"], WAIT_S)
     failure = world.failure("m", version=1)
     assert failure.reason is Reason.MODEL_UNAVAILABLE
@@ -670,4 +868,4 @@ def test_a_snapshot_says_what_is_there(world: World) -> None:
         ("m", 1, "keras", 1, False),
         ("m", 2, "savedmodel", 0, True),
     ]
-    assert set(snapshot.failures) == {("b", 1)}
+    assert [(one.key, one.version, one.permanent) for one in snapshot.failed] == [("b", 1, True)]
