@@ -1,8 +1,10 @@
-"""What is known of the process, written by the loop's thread and read by the HTTP endpoint's."""
+"""What is known of the process and its models, written by the loop's thread and read by the HTTP endpoint's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+from consumer.models import events as models
 
 # A turn of the loop takes at most as long as a commit (5 s) and making a new producer (8 s) without a broker.
 STALLED_S = 30.0
@@ -22,17 +24,18 @@ class Snapshot:
 
 
 class Status:
-    """The newest snapshot, replaced as a whole by one thread, so that readers need no lock."""
+    """The newest snapshots, each replaced as a whole by one thread, so that readers need no lock."""
 
     def __init__(self, clock: Callable[[], float], stall_s: float) -> None:
-        self._clock = clock
+        self.clock = clock
         self._stall_s = stall_s
         self.snapshot = Snapshot()
+        self.models = models.Snapshot()
 
     def why_not_live(self) -> list[str]:
         """Reasons to restart the process; none while it starts or ends."""
         snapshot = self.snapshot
-        still = self._clock() - snapshot.turned
+        still = self.clock() - snapshot.turned
         if snapshot.phase == "running" and still > STALLED_S:
             return [f"the loop has not gone round for {still:.0f} s"]
         if snapshot.inferring_s > self._stall_s:
@@ -50,3 +53,13 @@ class Status:
         if snapshot.sink_failure is not None:
             reasons.append(f"predictions cannot be published: {snapshot.sink_failure}")
         return reasons
+
+    def degraded(self) -> list[str]:
+        """Versions that cannot be loaded, each with its reason and what answers instead: no reason to send jobs
+        elsewhere, as others read the same store."""
+        serving = {one.key: one.version for one in self.models.models if one.current}
+        return [
+            f"model '{one.key}' version {one.version}: {one.failure.reason}: {one.failure.message}; "
+            + (f"version {serving[one.key]} serves" if one.key in serving else "no version serves")
+            for one in self.models.failed
+        ]

@@ -1,11 +1,13 @@
-"""What the loop and the models tell, as log lines and in the status."""
+"""What the loop and the models tell, as log lines, in the status and in the metrics."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+from consumer.models.events import Dropped, Snapshot
 from consumer.models.runtime import Loaded
 from consumer.observe.logs import logger
+from consumer.observe.metrics import ModelMetrics
 from consumer.observe.status import Status
 from schemas.reasons import Failure, Reason, Stage
 
@@ -79,11 +81,15 @@ class LoopTold:
 class ModelsTold:
     """Listens to the models (`consumer.models.events.ModelEvents`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: Status, metrics: ModelMetrics) -> None:
         self._log = logger()
+        self._status = status
+        self._metrics = metrics
 
     def model_loaded(self, loaded: Loaded) -> None:
         """Say which path was loaded, when, and what it took."""
+        self._metrics.load_attempts.labels(self._metrics.of(loaded.key), "loaded", "").inc()
+        self._metrics.load_seconds.labels(loaded.format).observe(loaded.load_seconds)
         self._log.info(
             "model loaded",
             model=loaded.key,
@@ -96,12 +102,14 @@ class ModelsTold:
 
     def load_attempt_failed(self, key: str, version: int, attempt: int, error: str, wait_s: float) -> None:
         """Say why, and how long the next try is waited for."""
+        self._metrics.load_attempts.labels(self._metrics.of(key), "retried", str(Reason.MODEL_UNAVAILABLE)).inc()
         self._log.warning(
             "load attempt failed", model=key, version=version, attempt=attempt, error=error, wait_s=round(wait_s, 3)
         )
 
     def load_failed(self, key: str, version: int, failure: Failure) -> None:
-        """Say what the jobs of this model are told."""
+        """Say what the jobs of this version are told."""
+        self._metrics.load_attempts.labels(self._metrics.of(key), "failed", str(failure.reason)).inc()
         self._log.error(
             "load failed",
             model=key,
@@ -111,10 +119,36 @@ class ModelsTold:
             attempts=failure.attempts,
         )
 
-    def model_dropped(self, loaded: Loaded, why: str) -> None:
+    def waiting_for_room(self, key: str, version: int, why: str) -> None:
+        """Say whose jobs wait although their model is loaded, and for what."""
+        self._metrics.room_waits.labels(self._metrics.of(key)).inc()
+        self._log.warning("waiting for room", model=key, version=version, why=why)
+
+    def version_served(self, loaded: Loaded, before: int | None) -> None:
+        """Say which path answers from now on."""
+        self._metrics.swaps.labels(self._metrics.of(loaded.key)).inc()
+        self._log.info(
+            "served", model=loaded.key, version=loaded.version, path=loaded.path_in_store, version_before=before
+        )
+
+    def alias_served(self, key: str, alias: str, version: int | None) -> None:
+        """Say which version an alias means from now on."""
+        self._log.info("alias served", model=key, alias=alias, version=version)
+
+    def model_dropped(self, loaded: Loaded, why: Dropped) -> None:
         """Say which model left memory."""
+        self._metrics.drops.labels(self._metrics.of(loaded.key), why).inc()
         self._log.info("model dropped", model=loaded.key, version=loaded.version, why=why)
+
+    def store_looked(self, models: Collection[str]) -> None:
+        """Count; a line for each would bury the others."""
+        self._metrics.store_looks.inc()
+        self._metrics.keep_only(models)
 
     def store_problem(self, text: str) -> None:
         """Say what in the store is not as it should be."""
         self._log.warning("store problem", problem=text)
+
+    def snapshot_taken(self, snapshot: Snapshot) -> None:
+        """Keep it for whoever asks over HTTP."""
+        self._status.models = snapshot
