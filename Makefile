@@ -1,7 +1,7 @@
 # What a clone needs: Python 3.11+, make, git. Everything else comes into .venv/ (and uv into .uv/, where it is missing).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs clean
+.PHONY: help setup demo test bench check format docs clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -23,6 +23,9 @@ demo: setup ## Train three models, serve them through a real Kafka broker, check
 
 test: setup ## Run every test, on a real broker with real models (TESTS="tests/unit -k tensor" narrows it)
 	@$(RUN) pytest $(TESTS)
+
+bench: setup ## Measure, side by side in one run (BENCH=seed_loops, swaps or isolation)
+	@$(RUN) python -m benchmarks.$(or $(BENCH),seed_loops)
 
 check: setup ## Lint, format, types, arrows between the packages, drift of the generated documents
 	$(RUN) ruff check

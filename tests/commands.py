@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from consumer.demo.processes import environment
+from tests.disk_cache import DISK_CACHE
 
 TIMEOUT_S = 60
 
@@ -16,7 +17,7 @@ def loadonce(
     """Run one command; of this process's LOADONCE_* only `options`, without the prefix, reach it."""
     return subprocess.run(
         [sys.executable, "-m", "consumer", *arguments],
-        env=environment(options or {}),
+        env=environment({"DISK_CACHE": str(DISK_CACHE), **(options or {})}),
         cwd=cwd,
         input=stdin,
         capture_output=True,

@@ -15,6 +15,7 @@ from typing import Any
 
 from consumer.local import LocalKafka
 from tests.conftest import Topics
+from tests.disk_cache import DISK_CACHE
 
 START_S = 60.0
 STOP_S = 40.0
@@ -50,6 +51,7 @@ class Replica:
         self._log = log
         given = {name: value for name, value in os.environ.items() if not name.startswith("LOADONCE_")}
         env = {
+            "DISK_CACHE": DISK_CACHE,
             "HTTP_PORT": 0,
             "LOG_FORMAT": "json",
             "STORE_POLL_S": 0.5,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from consumer.local import LocalKafka
+from consumer.models.opening import Opener
 from tests import stores
 from tests.conftest import Topics
 from tests.ledger import ANSWERS_S, Ledger, lag
@@ -45,7 +46,7 @@ def test_more_jobs_than_may_wait_for_a_model_wait_in_their_partitions(
 
 
 def test_a_job_for_a_model_that_was_just_stored_finds_it(
-    kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path
+    kafka: LocalKafka, topics: Topics, store: Path, opener: Opener, tmp_path: Path
 ) -> None:
     from consumer.models.edit import add_version
 
@@ -58,7 +59,7 @@ def test_a_job_for_a_model_that_was_just_stored_finds_it(
         ledger.publish(2, stores.DOUBLE)
         until(lambda: ledger.collect() == 2, ANSWERS_S, "dead letters")
         assert ledger.reasons == {"unknown-model": 2}
-        add_version(own, stores.DOUBLE, store / stores.DOUBLE / "1")
+        add_version(own, stores.DOUBLE, store / stores.DOUBLE / "1", opener=opener)
         ledger.publish(2, stores.DOUBLE)
         until(lambda: ledger.collect() == 4, ANSWERS_S, "predictions")
         assert ledger.reasons == {"unknown-model": 2, "prediction": 2}
@@ -66,19 +67,19 @@ def test_a_job_for_a_model_that_was_just_stored_finds_it(
 
 
 def test_a_newer_version_is_taken_up_and_a_corrupt_one_is_not(
-    kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path
+    kafka: LocalKafka, topics: Topics, store: Path, opener: Opener, tmp_path: Path
 ) -> None:
     from consumer.models.edit import add_version
 
     own = tmp_path / "store"
     own.mkdir()
-    add_version(own, stores.DOUBLE, store / stores.DOUBLE / "1")
+    add_version(own, stores.DOUBLE, store / stores.DOUBLE / "1", opener=opener)
     ledger = Ledger(kafka, topics)
     with replica(tmp_path / "log", **options(kafka, topics, own, PRELOAD=stores.DOUBLE)) as process:
         process.wait_ready()
         ledger.publish(10)
         ledger.settle()
-        add_version(own, stores.DOUBLE, store / stores.DOUBLE / "1")
+        add_version(own, stores.DOUBLE, store / stores.DOUBLE / "1", opener=opener)
 
         def loaded() -> list[int]:
             return [event["version"] for event in process.events("model loaded")]
