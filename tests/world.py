@@ -56,15 +56,6 @@ class World:
         (broken / "model.keras").write_bytes(whole[: len(whole) // 2])
         return zoo.publish(broken, self.store, model, version)
 
-    def put_broken_graph(self, model: str, version: int) -> Path:
-        """A SavedModel whose graph was cut off."""
-        folder = self._folder / "broken-graph"
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self._built[1], folder)
-        graph = folder / "saved_model.pb"
-        graph.write_bytes(graph.read_bytes()[: graph.stat().st_size // 2])
-        return zoo.publish(folder, self.store, model, version)
-
     def mend(self, folder: Path, number: int) -> None:
         """Replace a version's file by a whole one."""
         shutil.copy(self._built[number] / "model.keras", folder / ".new")

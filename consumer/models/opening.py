@@ -15,7 +15,7 @@ from pathlib import Path
 
 from consumer.models import manifest, trust
 from consumer.models.disk_cache import DiskCache
-from consumer.models.engine import EngineError, Session, Threads, open_library
+from consumer.models.engine import EngineError, Threads, open_library
 from consumer.models.errors import (
     LoadError,
     PassingLoadError,
@@ -28,7 +28,7 @@ from consumer.models.errors import (
 from consumer.models.exporting import ExportOptions
 from consumer.models.helper import wire
 from consumer.models.helper.process import Helpers
-from consumer.models.runtime import Loaded, is_passing, warm_up
+from consumer.models.runtime import Loaded, is_passing, open_warm
 from consumer.models.servable import Servable, ServingOptions
 from consumer.models.store import Located, look_again
 
@@ -176,26 +176,7 @@ class Opener:
         try:
             open_library()  # whose memory is not the model's
             before = _resident_bytes()
-            session = Session.open(
-                servable.folder,
-                [endpoint.tensor for endpoint in servable.inputs],
-                [endpoint.tensor for endpoint in servable.outputs],
-                options.threads,
-            )
-            loaded = Loaded(
-                key=located.key,
-                version=located.version,
-                path_in_store=located.path_in_store,
-                servable=servable,
-                session=session,
-                nbytes=servable.weights_bytes,
-                fingerprint=located.fingerprint,
-            )
-            try:
-                warm_up(loaded)
-            except BaseException:
-                loaded.close()
-                raise
+            loaded = open_warm(located, servable, options.threads)
             loaded.nbytes = max(servable.weights_bytes, _resident_bytes() - before)
             return loaded
         finally:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consumer.models.engine import Code, EngineError, Session
+from consumer.models.engine import Code, EngineError, Session, Threads
 from consumer.models.errors import PassingLoadError, PermanentLoadError, describe
 from consumer.models.servable import Format, Servable
 from consumer.models.signature import TensorSpec
-from consumer.models.store import Fingerprint
+from consumer.models.store import Fingerprint, Located
 from schemas.tensor import DTYPES
 
 
@@ -92,6 +92,31 @@ class Loaded:
     def close(self) -> None:
         """Free the model. Arrays that it gave stay valid; `predict` raises from now on."""
         self._session.close()
+
+
+def open_warm(located: Located, servable: Servable, threads: Threads) -> Loaded:
+    """Open what has become of a version and warm it up; it counts with its variables. EngineError; as `warm_up`."""
+    session = Session.open(
+        servable.folder,
+        [endpoint.tensor for endpoint in servable.inputs],
+        [endpoint.tensor for endpoint in servable.outputs],
+        threads,
+    )
+    loaded = Loaded(
+        key=located.key,
+        version=located.version,
+        path_in_store=located.path_in_store,
+        servable=servable,
+        session=session,
+        nbytes=servable.weights_bytes,
+        fingerprint=located.fingerprint,
+    )
+    try:
+        warm_up(loaded)
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
 
 
 def warm_up(loaded: Loaded) -> None:

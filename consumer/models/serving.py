@@ -199,23 +199,20 @@ class Serving:
         if wanted is None:
             return self._waits.absent((key, None, alias))
         before = self._aliased.get((key, alias))
-        if before != wanted:
-            loaded = self._cache.get(key, wanted)
-            if loaded is not None:
-                self._mean(key, alias, wanted)
-                return loaded
-            old = self._cache.get(key, before) if before is not None else None
-            located = self._located(key, wanted)
-            failure = self._load(located) if located is not None else None
-            if old is not None:
-                return old
-            if failure is not None and before is not None and self._located(key, before) is not None:
-                return self._by_version(key, before)  # it had to make room meanwhile
         loaded = self._cache.get(key, wanted)
         if loaded is not None:
+            if before != wanted:
+                self._mean(key, alias, wanted)
             return loaded
         located = self._located(key, wanted)
-        return self._waits.absent((key, None, alias)) if located is None else self._load(located)
+        failure = self._load(located) if located is not None else None
+        if before is not None and before != wanted:
+            old = self._cache.get(key, before)
+            if old is not None:
+                return old
+            if failure is not None and self._located(key, before) is not None:
+                return self._by_version(key, before)  # it had to make room meanwhile
+        return self._waits.absent((key, None, alias)) if located is None else failure
 
     def _best(self, key: str) -> Loaded | Failure | None:
         versions = self._candidates(key)

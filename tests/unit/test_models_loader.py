@@ -157,7 +157,8 @@ def test_waits_grow_and_are_bounded(opener: Opener, tmp_path: Path) -> None:
     bench.loader.close(10)
 
 
-def test_closing_interrupts_the_wait_for_the_next_try(opener: Opener, tmp_path: Path) -> None:
+def waiting_for_its_next_try(opener: Opener, tmp_path: Path) -> Bench:
+    """A loader whose one version has failed once, and is not tried again for minutes."""
     bench = Bench(opener, attempts=5, backoff_s=300)
     found, _ = unreadable(tmp_path)
     bench.loader.submit(found)
@@ -165,19 +166,18 @@ def test_closing_interrupts_the_wait_for_the_next_try(opener: Opener, tmp_path: 
     while not bench.told.count("attempt"):
         assert time.monotonic() < deadline
         time.sleep(0.001)
+    return bench
+
+
+def test_closing_interrupts_the_wait_for_the_next_try(opener: Opener, tmp_path: Path) -> None:
+    bench = waiting_for_its_next_try(opener, tmp_path)
     bench.loader.close(WAIT_S)
     done = bench.next()
     assert (done.loaded, done.failure) == (None, None)
 
 
 def test_a_cancelled_version_ends_with_neither(tmp_path: Path, opener: Opener) -> None:
-    bench = Bench(opener, attempts=5, backoff_s=300)
-    found, _ = unreadable(tmp_path)
-    bench.loader.submit(found)
-    deadline = time.monotonic() + WAIT_S
-    while not bench.told.count("attempt"):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    bench = waiting_for_its_next_try(opener, tmp_path)
     bench.loader.cancel(("m", 1))
     done = bench.next()
     assert (done.loaded, done.failure) == (None, None)

@@ -20,12 +20,11 @@ from pathlib import Path
 
 from consumer.models import digest
 from consumer.models.backend import load_keras
-from consumer.models.engine import Code, EngineError, Session, trim
+from consumer.models.engine import Code, EngineError, trim
 from consumer.models.errors import LoadError, PassingLoadError, TooLargeError, describe, one_line
 from consumer.models.formats import FORMATS
 from consumer.models.helper import wire
-from consumer.models.runtime import Loaded, warm_up
-from consumer.models.servable import Servable
+from consumer.models.runtime import open_warm
 from consumer.models.store import MODEL_FILES, Located
 
 NICENESS = 10
@@ -70,32 +69,9 @@ def _open(request: wire.OpenRequest) -> wire.Opened:
     with _memory_limit(request.memory_bytes):
         servable = FORMATS[MODEL_FILES[located.model_file]].export(located, request.target, request.export)
         load_keras().backend.clear_session()
-        _call(servable, request)
+        # Once what the consumer will do.
+        open_warm(located, replace(servable, serving=request.serving), request.threads).close()
     return wire.Opened(wire.document_of(servable, request.target))
-
-
-def _call(servable: Servable, request: wire.OpenRequest) -> None:
-    """Do once what the consumer will do."""
-    located = request.located
-    session = Session.open(
-        servable.folder,
-        [endpoint.tensor for endpoint in servable.inputs],
-        [endpoint.tensor for endpoint in servable.outputs],
-        request.threads,
-    )
-    loaded = Loaded(
-        key=located.key,
-        version=located.version,
-        path_in_store=located.path_in_store,
-        servable=replace(servable, serving=request.serving),
-        session=session,
-        nbytes=0,
-        fingerprint=(),
-    )
-    try:
-        warm_up(loaded)
-    finally:
-        loaded.close()
 
 
 # What may pass by itself, or when an operator frees or mends something without touching the files.
