@@ -666,6 +666,7 @@ def test_as_many_of_the_latest_stay_loaded_as_the_policy_says(world: World) -> N
     world.start(**policies("latest:2"))
     for version in (1, 2):
         world.put(f"+{version}", "m", version)
+    world.until_in_catalog("m", 2)
     assert world.model("m").version == 2
     world.until(lambda: world.serving.served() == {"m": (1, 2)})
     world.put("+3", "m", 3)
@@ -679,6 +680,8 @@ def test_all_versions_are_loaded(world: World) -> None:
     for version in (1, 2, 3):
         world.put(f"+{version}", "m", version)
         world.put(f"+{version}", "other", version)
+    for key in ("m", "other"):
+        world.until_in_catalog(key, 3)
     assert world.model("m").version == 3
     assert world.model("other").version == 3
     world.until(lambda: world.serving.served() == {"m": (1, 2, 3), "other": (3,)})
@@ -738,6 +741,7 @@ def test_more_kept_versions_than_fit_are_not_loaded_again_and_again(world: World
     world.start(cache_models=2, **policies("all"))
     for version in (1, 2, 3, 4):
         world.put(f"+{version}", "m", version)
+    world.until_in_catalog("m", 4)
     assert world.model("m").version == 4
     world.until(lambda: world.told.count("loaded") >= 4)
     world.until(
