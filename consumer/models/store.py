@@ -12,8 +12,8 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +36,9 @@ MAX_DEPTH = 16
 ALIASES_BYTES = 64 * 1024
 SETTLED_S = 2.0
 """Files that nobody has written for this long are taken to be complete."""
+
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""What following a symbolic link gives where there is nothing at its end, or no end."""
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 """Relative name, bytes, mtime in ns and inode of each file of a version, sorted."""
@@ -83,6 +86,8 @@ class ModelEntry:
     versions: Mapping[int, Located]
     aliases: Mapping[str, int]
     settling: Mapping[int, Fingerprint] = field(default_factory=dict)
+    stuck: frozenset[int] = frozenset()
+    """Those of `settling` that lack files and were the same at the look before: looking soon tells no more of them."""
     problems: tuple[str, ...] = ()
     unreadable: bool = False
     """An I/O error kept the look from seeing all of it."""
@@ -91,6 +96,15 @@ class ModelEntry:
     def newest_first(self) -> list[int]:
         """The versions, highest first."""
         return sorted(self.versions, reverse=True)
+
+    @property
+    def moving(self) -> frozenset[int]:
+        """The versions that a second look may settle."""
+        return frozenset(self.settling) - self.stuck
+
+
+NOTHING = ModelEntry({}, {})
+"""What is known of a model before the first look at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +115,15 @@ class Catalog:
     problem: str | None = None
     """Why the store itself cannot be read; `models` are then those of the look before."""
 
+    def located(self, key: str, version: int) -> Located | None:
+        """This version, if it is there and complete."""
+        entry = self.models.get(key)
+        return entry.versions.get(version) if entry else None
+
     @property
     def settling(self) -> bool:
         """Whether a second look would tell more."""
-        return any(entry.settling for entry in self.models.values())
+        return self.problem is None and any(entry.moving for entry in self.models.values())
 
     @property
     def problems(self) -> list[str]:
@@ -149,10 +168,6 @@ class _Refused(Exception):  # noqa: N818 - never leaves this module
     """What must not be opened."""
 
 
-class _NotYet(Exception):  # noqa: N818 - never leaves this module
-    """No version, or not yet."""
-
-
 def scan(root: Path, previous: Catalog | None, now: float) -> Catalog:
     """Look at the store. `now` is seconds since the epoch. Never raises for what is in it, or for its absence."""
     before = previous.models if previous else {}
@@ -164,10 +179,10 @@ def scan(root: Path, previous: Catalog | None, now: float) -> Catalog:
         return Catalog(before, f"the model store cannot be read: {why}; what was known of it stays")
     models = {}
     for name in names:
-        had = before.get(name)
+        had = before.get(name, NOTHING)
         entry = _look_at_model(real_root, root / name, had, now)
         if entry is not None:
-            models[name] = had if entry == had and had is not None else entry
+            models[name] = had if entry == had else entry
     return Catalog(models)
 
 
@@ -175,57 +190,87 @@ def look_again(located: Located) -> Fingerprint | None:
     """The fingerprint that a version's files have now; None where it is gone or must not be opened. OSError."""
     root = Path(os.path.realpath(located.path.parent.parent, strict=True))
     try:
-        return _fingerprint(root, located.path)
-    except (_Refused, _NotYet, FileNotFoundError):
+        return _fingerprint(root, located.path) or None
+    except (_Refused, FileNotFoundError):
         return None
 
 
 def locate(path: Path, key: str, version: int) -> Located | None:
     """One version's folder, two below its store, whatever it is called; None where it holds no model. OSError."""
-    try:
-        return _look_at_version(Path(os.path.realpath(path.parent.parent, strict=True)), key, version, path, None)
-    except _NotYet:
-        return None
+    return _look_at_version(Path(os.path.realpath(path.parent.parent, strict=True)), key, version, path, None)
 
 
-def _look_at_model(root: Path, path: Path, had: ModelEntry | None, now: float) -> ModelEntry | None:
+def take_versions(
+    had: ModelEntry,
+    numbers: Iterable[int],
+    look: Callable[[int, Located | None], Located | None],
+    is_settled: Callable[[Located, Fingerprint | None], bool],
+) -> ModelEntry:
+    """A model's versions by the rules of every store: one is taken when it has settled, and is as it was until then.
+
+    `look` gives what there is now of a version, by what was known of it; None or FileNotFoundError: no version;
+    OSError: not to be told. `is_settled` goes by the fingerprint that was settling at the look before. The aliases
+    are those of before.
+    """
+    versions: dict[int, Located] = {}
+    settling: dict[int, Fingerprint] = {}
+    stuck: set[int] = set()
+    problems: list[str] = []
+    unreadable = False
+    for number in numbers:
+        known, seen_before = had.versions.get(number), had.settling.get(number)
+        try:
+            found = look(number, known)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            unreadable = True
+            problems.append(f"version {number} cannot be read: {error.strerror}")
+            found = known
+        if found is None:
+            continue
+        if known is not None:
+            versions[number] = known
+        if found == known:
+            continue
+        if is_settled(found, seen_before):
+            versions[number] = found
+            continue
+        settling[number] = found.fingerprint
+        if found.fingerprint == seen_before:
+            stuck.add(number)
+            problems.append(f"version {number} {_lacks(found)}; is it still being copied?")
+    return ModelEntry(versions, had.aliases, settling, frozenset(stuck), tuple(problems), unreadable)
+
+
+def _lacks(found: Located) -> str:
+    stated = found.manifest.files if found.manifest else {}
+    name = next((name for name in stated if name not in found.files), None)
+    return "loses files during each look" if name is None else f"lacks {name!r}, which its manifest names"
+
+
+def _look_at_model(root: Path, path: Path, had: ModelEntry, now: float) -> ModelEntry | None:
     problems: list[str] = []
     try:
+        _must_stay_in(root, path)
         if not stat.S_ISDIR(path.stat().st_mode):
             return None
-        _must_stay_in(root, path)
         folders = _version_folders(path, problems)
     except FileNotFoundError:
         return None
     except _Refused as error:
         return ModelEntry({}, {}, problems=(str(error),))
     except OSError as error:
-        problems.append(f"cannot be read: {error.strerror}")
-        kept = had or ModelEntry({}, {})
-        return ModelEntry(kept.versions, kept.aliases, kept.settling, tuple(problems), unreadable=True)
-    versions: dict[int, Located] = {}
-    settling: dict[int, Fingerprint] = {}
-    unreadable = False
-    for number, folder in folders.items():
-        located = had.versions.get(number) if had else None
-        try:
-            found = _look_at_version(root, path.name, number, folder, located)
-        except (_NotYet, FileNotFoundError):
-            continue
-        except OSError as error:
-            unreadable = True
-            problems.append(f"version {number} cannot be read: {error.strerror}")
-            if located:
-                versions[number] = located
-            continue
-        if located == found or _settled(found, had.settling.get(number) if had else None, now):
-            versions[number] = found
-        else:
-            settling[number] = found.fingerprint
-            if located:
-                versions[number] = located
-    aliases = _aliases(root, path, had, problems)
-    return ModelEntry(versions, aliases, settling, tuple(problems), unreadable)
+        problem = f"cannot be read: {error.strerror}"
+        return replace(had, stuck=frozenset(had.settling), problems=(problem,), unreadable=True)
+    taken = take_versions(
+        had,
+        folders,
+        lambda number, known: _look_at_version(root, path.name, number, folders[number], known),
+        lambda found, seen_before: _settled(found, seen_before, now),
+    )
+    aliases = _aliases(root, path, had.aliases, problems)
+    return replace(taken, aliases=aliases, problems=(*problems, *taken.problems))
 
 
 def _version_folders(path: Path, problems: list[str]) -> dict[int, Path]:
@@ -243,25 +288,29 @@ def _version_folders(path: Path, problems: list[str]) -> dict[int, Path]:
     return folders
 
 
-def _look_at_version(root: Path, key: str, number: int, path: Path, had: Located | None) -> Located:
+def _look_at_version(root: Path, key: str, number: int, path: Path, had: Located | None) -> Located | None:
+    """None: no version, or not yet. Without files and without a refusal: they were being replaced during the look."""
     try:
         fingerprint = _fingerprint(root, path)
+        if not fingerprint:
+            return None
+        if had is not None and had.fingerprint == fingerprint and had.path == path:
+            return had
+        files = tuple(entry[0] for entry in fingerprint)
+        stated = manifest.parse(documents.read(path / MANIFEST, MANIFEST_BYTES)) if MANIFEST in files else None
+    except DocumentError as error:
+        return Located(key, number, path, files, fingerprint, None, str(error))
     except _Refused as error:
         link = path.lstat()
         return Located(key, number, path, (), (("", link.st_size, link.st_mtime_ns, link.st_ino),), None, str(error))
-    if had is not None and had.fingerprint == fingerprint and had.path == path:
-        return had
-    files = tuple(entry[0] for entry in fingerprint)
-    try:
-        stated = manifest.parse(documents.read(path / MANIFEST, MANIFEST_BYTES)) if MANIFEST in files else None
-        refusal = None
-    except DocumentError as error:
-        stated, refusal = None, str(error)
-    return Located(key, number, path, files, fingerprint, stated, refusal)
+    except FileNotFoundError:
+        path.stat()  # raises it again where the whole version has gone
+        return Located(key, number, path, (), (), None)
+    return Located(key, number, path, files, fingerprint, stated)
 
 
 def _fingerprint(root: Path, path: Path) -> Fingerprint:
-    """_Refused for what must not be opened, _NotYet where there is no model file."""
+    """Empty where there is no model file. _Refused for what must not be opened; OSError."""
     _must_stay_in(root, path)
     seen: list[tuple[str, int, int, int]] = []
     try:
@@ -272,10 +321,10 @@ def _fingerprint(root: Path, path: Path) -> Fingerprint:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise _Refused("a file's path is longer than the system takes") from None
+        if error.errno == errno.ENOTDIR:
+            raise _Refused("it has a file where a folder should be") from None
         raise
-    if not any(name in MODEL_FILES for name, *_ in seen):
-        raise _NotYet
-    return tuple(sorted(seen))
+    return tuple(sorted(seen)) if any(name in MODEL_FILES for name, *_ in seen) else ()
 
 
 def _walk(root: Path, folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, os.stat_result]]:
@@ -299,7 +348,15 @@ def _walk(root: Path, folder: Path, prefix: str, depth: int) -> Iterator[tuple[s
 
 def _must_stay_in(root: Path, path: Path) -> None:
     """The folder that holds `path` has been checked before."""
-    if path.is_symlink() and not Path(os.path.realpath(path, strict=True)).is_relative_to(root):
+    if not path.is_symlink():
+        return
+    try:
+        target = Path(os.path.realpath(path, strict=True))
+    except OSError as error:
+        if error.errno in _NOWHERE and path.is_symlink():  # else it is the link that has gone meanwhile
+            raise _Refused("a symbolic link leads nowhere") from None
+        raise
+    if not target.is_relative_to(root):
         raise _Refused("a symbolic link leads out of the model store")
 
 
@@ -315,8 +372,8 @@ def _entries(folder: Path, limit: int) -> list["os.DirEntry[str]"]:
 
 def _settled(found: Located, seen_before: Fingerprint | None, now: float) -> bool:
     """Whether nobody is copying the version any more."""
-    if found.refusal is not None and not found.files:
-        return True
+    if not found.files:
+        return found.refusal is not None
     if found.manifest is not None and not found.manifest.files.keys() <= set(found.files):
         return False
     if seen_before == found.fingerprint:
@@ -331,20 +388,21 @@ def _settled(found: Located, seen_before: Fingerprint | None, now: float) -> boo
     return max(written, *(entry[2] for entry in found.fingerprint)) < (now - SETTLED_S) * 1e9
 
 
-def _aliases(root: Path, folder: Path, had: ModelEntry | None, problems: list[str]) -> Mapping[str, int]:
+def _aliases(root: Path, folder: Path, had: Mapping[str, int], problems: list[str]) -> Mapping[str, int]:
     """The aliases; those of the look before where the file is broken."""
     path = folder / ALIASES
     try:
-        if not path.exists():
-            return {}
         _must_stay_in(root, path)
         return checked_aliases(documents.parse(documents.read(path, ALIASES_BYTES), ALIASES))
+    except FileNotFoundError:
+        return {}
     except OSError as error:
         problems.append(f"{ALIASES} cannot be read: {error.strerror}")
-        return had.aliases if had else {}
-    except (_Refused, DocumentError) as error:
+    except _Refused as error:
+        problems.append(f"{ALIASES}: {error}")
+    except DocumentError as error:
         problems.append(str(error))
-        return had.aliases if had else {}
+    return had
 
 
 def checked_aliases(document: dict[str, Any]) -> Mapping[str, int]:

@@ -98,10 +98,13 @@ def absence(what: What, catalog: Catalog, policy: Policy) -> Failure:
         return Failure(Reason.MODEL_UNAVAILABLE, Stage.LOAD, f"the store cannot be read where model '{key}' is")
     if entry is None:
         return Failure(Reason.UNKNOWN_MODEL, Stage.ROUTE, f"the store has no model '{key}'")
-    if alias is not None and alias not in entry.aliases:
+    wanted = _wanted(entry, version, alias)
+    if alias is not None and wanted is None:
         text = f"model '{key}' has no alias '{alias}'"
+    elif wanted in entry.settling:
+        text = f"the store does not have all files of version {wanted} of model '{key}' yet"
     elif alias is not None:
-        text = f"alias '{alias}' of model '{key}' is version {entry.aliases[alias]}, which the store does not have"
+        text = f"alias '{alias}' of model '{key}' is version {wanted}, which the store does not have"
     elif version is not None:
         text = f"model '{key}' has no version {version}"
     elif entry.versions:
@@ -125,4 +128,4 @@ def _is_settling(what: What, catalog: Catalog, policy: Policy) -> bool:
         wanted = policy.version
     elif wanted is None and policy.kind == "alias":
         wanted = entry.aliases.get(policy.alias)
-    return bool(entry.settling) if wanted is None else wanted in entry.settling
+    return bool(entry.moving) if wanted is None else wanted in entry.moving

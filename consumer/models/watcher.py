@@ -22,7 +22,7 @@ class Look:
 class StoreWatcher:
     """Gives a `Look` each time, or what has ended its thread, to `done`, on that thread."""
 
-    def __init__(self, store: Store, poll_s: float, done: Callable[["Look | BaseException"], None]) -> None:
+    def __init__(self, store: Store, poll_s: float, done: Callable[[Look | BaseException], None]) -> None:
         self._store = store
         self._poll_s = poll_s
         self._done = done

@@ -131,7 +131,9 @@ def test_a_registry_is_a_store(server: Mlflow, tmp_path: Path) -> None:
     # what an interrupted download has left is gone on with
     assert server.register("digits", keras | {"data/model.keras": BIG[::-1]}) == 2
     server.set_alias("digits", "stable", 2)
+    server.set_alias("digits", "2nd", 2)  # jobs cannot name it
     second = look(look(first))
+    assert second.problems == ["digits: 1 of its aliases are left out, as no job can name them: '2nd'"]
     assert second.models["digits"].newest_first == [2, 1]
     assert second.models["digits"].aliases == {"stable": 2}
     located = second.models["digits"].versions[2]

@@ -133,6 +133,37 @@ def test_a_hostile_name_refuses_the_version(impostor: Impostor, tmp_path: Path) 
     assert impostor.look(tmp_path).models["digits"].versions[1].refusal
 
 
+def test_an_alias_that_no_job_can_name_hides_only_itself(impostor: Impostor, tmp_path: Path) -> None:
+    aliases: list[dict[str, Any]] = [
+        {"alias": name, "version": "1"} for name in ("1", "a" * 200, "stable", "\x1b[31m", "\ud800")
+    ]
+    aliases += [{"alias": "broken", "version": "-1"}, {"alias": None, "version": 1}]
+    impostor.answers[MODELS] = {"registered_models": [{"name": "digits", "aliases": aliases}]}
+    catalog = impostor.look(tmp_path)
+    assert catalog.models["digits"].aliases == {"stable": 1}
+    assert list(catalog.models["digits"].versions) == [1]
+    shown = f"'1', '{'a' * 64}', '\\x1b[31m', '\\ud800', 'broken'"
+    assert catalog.problems == [f"digits: 6 of its aliases are left out, as no job can name them: {shown}"]
+    impostor.answers[MODELS] = {"registered_models": [{"name": "digits", "aliases": aliases[:1]}]}
+    catalog = impostor.look(tmp_path)
+    assert catalog.models["digits"].aliases == {}
+    assert catalog.problems == ["digits: 1 of its aliases are left out, as no job can name them: '1'"]
+    impostor.answers[MODELS] = GOOD[MODELS]
+    assert impostor.look(tmp_path).problems == []
+
+
+@pytest.mark.parametrize("name", ["digits/1", "../digits", None, "digits\n"])
+def test_the_aliases_of_a_name_that_is_none_are_not_a_file_of_another_model(
+    impostor: Impostor, tmp_path: Path, name: str | None
+) -> None:
+    hostile = {"name": name, "aliases": [{"alias": "stable", "version": "1"}]}
+    impostor.answers[MODELS] = {"registered_models": [hostile]}
+    catalog = impostor.look(tmp_path)
+    assert list(catalog.models) == ["digits"]
+    assert catalog.models["digits"].versions[1].files == ("model.keras",)
+    assert catalog.models["digits"].aliases == {}
+
+
 def test_credentials_are_those_of_mlflow(impostor: Impostor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
     impostor.look(tmp_path)

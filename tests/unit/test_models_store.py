@@ -1,5 +1,6 @@
 """What a look at a store sees: names, versions, aliases, and what it must not touch. No TensorFlow."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from consumer.models import documents
+from consumer.models import store as store_module
 from consumer.models.manifest import MANIFEST_BYTES
 from consumer.models.store import ALIASES_BYTES, Catalog, LocalStore, Located, Store, look_again, scan
 
@@ -168,6 +171,32 @@ def test_with_a_manifest_all_its_files_must_be_there(tmp_path: Path) -> None:
     assert manifest.files == dict.fromkeys(names, digest)
 
 
+def test_a_file_that_never_comes_is_said_and_not_looked_for_in_a_hurry(tmp_path: Path) -> None:
+    folder = version(tmp_path, "a", 1, name="saved_model.pb")
+    (folder / "manifest.json").write_text(
+        json.dumps({"files": dict.fromkeys(["saved_model.pb", "variables/v", "variables/w"], "0" * 64)})
+    )
+    first = look(tmp_path)
+    assert first.settling
+    assert first.problems == []
+    second = look(tmp_path, first)
+    assert not second.settling
+    assert second.problems == ["a: version 1 lacks 'variables/v', which its manifest names; is it still being copied?"]
+    assert list(second.models["a"].settling) == [1]
+    assert look(tmp_path, second).models["a"] is second.models["a"]
+    (folder / "variables").mkdir()
+    (folder / "variables" / "v").write_bytes(b"v")
+    changed = look(tmp_path, second)
+    assert changed.settling
+    assert changed.problems == []
+    (folder / "variables" / "w").write_bytes(b"w")
+    whole = scan(tmp_path, changed, time.time())
+    assert whole.settling
+    whole = scan(tmp_path, whole, time.time())
+    assert list(whole.models["a"].versions) == [1]
+    assert not whole.settling
+
+
 def test_a_version_that_was_renamed_to_its_place_with_a_manifest_is_served_at_once(tmp_path: Path) -> None:
     folder = version(tmp_path, ".work", "new")
     (folder / "manifest.json").write_text(json.dumps({"files": {"model.keras": "0" * 64}}))
@@ -198,6 +227,87 @@ def test_a_served_version_that_is_being_rewritten_stays_as_it_was_until_it_settl
     assert located(during, "a", 1) == located(before, "a", 1)
     after = scan(tmp_path, during, time.time())
     assert located(after, "a", 1).fingerprint != located(before, "a", 1).fingerprint
+
+
+def vanish_while_looked_at(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    """The next look lists the file, and finds it gone when it turns to it."""
+    listed = store_module._entries
+
+    def entries(folder: Path, limit: int) -> list["os.DirEntry[str]"]:
+        found = listed(folder, limit)
+        if folder == file.parent:
+            file.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(store_module, "_entries", entries)
+
+
+def test_a_file_that_goes_during_a_look_does_not_take_its_version_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = version(tmp_path, "a", 1) / "notes"
+    file.write_bytes(b"x")
+    before = look(tmp_path)
+    with monkeypatch.context() as patch:
+        vanish_while_looked_at(patch, file)
+        during = look(tmp_path, before)
+    assert located(during, "a", 1) is located(before, "a", 1)
+    assert during.settling
+    assert during.problems == []
+    after = look(tmp_path, during)
+    assert located(after, "a", 1).files == ("model.keras",)
+    assert not after.settling
+
+
+def test_a_manifest_that_goes_during_a_look_does_not_take_its_version_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = version(tmp_path, "a", 1) / "manifest.json"
+    before = look(tmp_path)
+    file.write_text("{}")
+    read = documents.read
+
+    def gone(path: Path, limit: int) -> bytes:
+        path.unlink()
+        return read(path, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(documents, "read", gone)
+        during = look(tmp_path, before)
+    assert located(during, "a", 1) is located(before, "a", 1)
+    assert during.settling
+
+
+def test_a_version_that_goes_during_a_look_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = version(tmp_path, "a", 1)
+    before = look(tmp_path)
+    listed = store_module._entries
+
+    def entries(at: Path, limit: int) -> list["os.DirEntry[str]"]:
+        found = listed(at, limit)
+        if at == folder:
+            shutil.rmtree(folder)
+        return found
+
+    monkeypatch.setattr(store_module, "_entries", entries)
+    gone = look(tmp_path, before)
+    assert gone.models["a"].versions == {}
+    assert not gone.settling
+
+
+def test_files_that_go_during_every_look_are_said_and_not_looked_for_in_a_hurry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = version(tmp_path, "a", 1) / "notes"
+    catalog = look(tmp_path)
+    with monkeypatch.context() as patch:
+        vanish_while_looked_at(patch, file)
+        for _ in range(2):
+            file.write_bytes(b"x")
+            catalog = look(tmp_path, catalog)
+    assert list(catalog.models["a"].versions) == [1]
+    assert not catalog.settling
+    assert catalog.problems == ["a: version 1 loses files during each look; is it still being copied?"]
 
 
 # hostile -----------------------------------------------------------------------------------------------------------
@@ -242,6 +352,70 @@ def test_aliases_that_are_a_link_out_of_the_store_are_not_read(tmp_path: Path) -
     (secret / "aliases.json").write_text('{"stable": 1}')
     (store / "a" / "aliases.json").symlink_to(secret / "aliases.json")
     assert look(store).models["a"].aliases == {}
+
+
+CIRCLES = ["itself", "no-such-file", "file/below"]
+"""What a link can point to that is nowhere."""
+
+
+def link_nowhere(link: Path, target: str) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    (link.parent / "file").write_bytes(b"x")
+    link.symlink_to(link.name if target == "itself" else target)
+
+
+@pytest.mark.parametrize("target", CIRCLES)
+@pytest.mark.parametrize("place", ["a/2", "a/2/model.h5", "a/2/variables/link"])
+def test_a_link_that_leads_nowhere_refuses_its_version_only(tmp_path: Path, place: str, target: str) -> None:
+    version(tmp_path, "a", 1)
+    if place != "a/2":
+        version(tmp_path, "a", 2, name="saved_model.pb")
+    link_nowhere(tmp_path / place, target)
+    catalog = look(tmp_path)
+    assert located(catalog, "a", 2).refusal == "a symbolic link leads nowhere"
+    assert located(catalog, "a", 1).refusal is None
+    assert not catalog.models["a"].unreadable
+    assert not catalog.settling
+    assert look_again(located(catalog, "a", 2)) is None
+    (tmp_path / place).unlink()
+    after = look(tmp_path, look(tmp_path, catalog)).models["a"].versions
+    assert {number: found.refusal for number, found in after.items()} == {1: None} | (
+        {2: None} if place != "a/2" else {}
+    )
+
+
+@pytest.mark.parametrize("target", CIRCLES)
+def test_a_model_that_is_a_link_to_nowhere_has_no_versions(tmp_path: Path, target: str) -> None:
+    version(tmp_path, "b", 1)
+    link_nowhere(tmp_path / "a", target)
+    catalog = look(tmp_path)
+    assert catalog.problems == ["a: a symbolic link leads nowhere"]
+    assert catalog.models["a"].versions == {}
+    assert list(catalog.models["b"].versions) == [1]
+
+
+@pytest.mark.parametrize("target", CIRCLES)
+def test_aliases_that_are_a_link_to_nowhere_are_reported_and_those_of_before_stay(tmp_path: Path, target: str) -> None:
+    version(tmp_path, "a", 1)
+    file = tmp_path / "a" / "aliases.json"
+    file.write_text('{"stable": 1}')
+    before = look(tmp_path)
+    file.unlink()
+    link_nowhere(file, target)
+    after = look(tmp_path, before)
+    assert after.problems == ["a: aliases.json: a symbolic link leads nowhere"]
+    assert after.models["a"].aliases == {"stable": 1}
+    assert list(after.models["a"].versions) == [1]
+    file.unlink()
+    assert look(tmp_path, after).models["a"].aliases == {}
+
+
+def test_a_version_that_is_a_link_to_a_file_is_refused(tmp_path: Path) -> None:
+    version(tmp_path, "a", 1)
+    (tmp_path / "a" / "2").symlink_to("1/model.keras")
+    catalog = look(tmp_path)
+    assert located(catalog, "a", 2).refusal == "it has a file where a folder should be"
+    assert not catalog.models["a"].unreadable
 
 
 def test_links_within_the_store_are_followed(tmp_path: Path) -> None:
@@ -415,15 +589,46 @@ def test_broken_aliases_are_reported_and_those_of_before_stay(tmp_path: Path, te
 # trouble -----------------------------------------------------------------------------------------------------------
 
 
-def test_trouble_with_one_version_is_its_own(tmp_path: Path) -> None:
+def failing_for(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """An I/O error of the disk, which no test can cause, where this folder is listed."""
+    listed = store_module._entries
+
+    def entries(at: Path, limit: int) -> list["os.DirEntry[str]"]:
+        if at == folder:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return listed(at, limit)
+
+    monkeypatch.setattr(store_module, "_entries", entries)
+
+
+def test_trouble_with_one_version_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version(tmp_path, "a", 1)
     version(tmp_path, "b", 1)
-    (tmp_path / "a" / "2").symlink_to("2")  # ELOOP: the system refuses to look, even for root
+    folder = version(tmp_path, "a", 2)
+    before = look(tmp_path)
+    failing_for(monkeypatch, folder)
     entry = look(tmp_path).models["a"]
     assert list(entry.versions) == [1]
     assert entry.unreadable
-    assert entry.problems == ("version 2 cannot be read: Too many levels of symbolic links",)
-    assert not look(tmp_path).models["b"].unreadable
+    assert entry.problems == ("version 2 cannot be read: Input/output error",)
+    after = look(tmp_path, before)
+    assert located(after, "a", 2) is located(before, "a", 2)
+    assert not after.models["b"].unreadable
+
+
+def test_a_model_or_a_store_that_cannot_be_read_is_not_looked_at_in_a_hurry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version(tmp_path, "a", 1)
+    copying = scan(tmp_path, None, time.time())
+    assert copying.settling
+    for folder in (tmp_path / "a", tmp_path):
+        with monkeypatch.context() as patch:
+            failing_for(patch, folder)
+            during = scan(tmp_path, copying, time.time())
+        assert during.problems
+        assert not during.settling
+        assert list(scan(tmp_path, during, time.time()).models["a"].versions) == [1]
 
 
 def test_a_store_that_has_gone_keeps_what_was_known(tmp_path: Path) -> None:
@@ -438,6 +643,16 @@ def test_a_store_that_has_gone_keeps_what_was_known(tmp_path: Path) -> None:
     back = look(store, gone)
     assert back.problem is None
     assert back.models["a"] is before.models["a"]
+
+
+def test_looking_does_not_use_up_descriptors(tmp_path: Path) -> None:
+    version(tmp_path, "a", 1)
+    (tmp_path / "a" / "aliases.json").mkdir()
+    (version(tmp_path, "b", 1) / "manifest.json").mkdir()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        assert look(tmp_path).problems == ["a: aliases.json is not a file"]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_store_that_was_never_there_is_empty(tmp_path: Path) -> None:

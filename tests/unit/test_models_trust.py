@@ -2,10 +2,13 @@
 
 import base64
 import json
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -144,6 +147,40 @@ def test_a_version_that_lacks_a_file_is_not_taken_at_all(tmp_path: Path) -> None
     assert alone is not None
     with pytest.raises(PermanentLoadError, match=r"words\.txt, which the manifest names, is not there"):
         check(alone)
+
+
+def outcome(task: Callable[[], object]) -> object:
+    """What it gives or raises, on a thread that is left behind if it waits for ever: then `queue.Empty`."""
+    answers: SimpleQueue[object] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put(task())
+        except Exception as error:  # noqa: BLE001 - it is the answer
+            answers.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answers.get(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("variables/variables.index", "not a regular file"),
+        ("manifest.json", "manifest.json is not a file"),
+        ("manifest.json.sig", "manifest.json.sig is not a file"),
+    ],
+)
+def test_a_pipe_that_takes_the_place_of_a_file_after_the_look_is_not_waited_for(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    folder = signed(tmp_path)
+    located = look(tmp_path)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)  # opening it would wait for one who writes
+    error = outcome(lambda: check(located, public_key=PUBLIC))
+    assert isinstance(error, PermanentLoadError if name.startswith("manifest") else OSError)
+    assert why in str(error)
 
 
 # a manifest is required --------------------------------------------------------------------------------------------

@@ -39,7 +39,8 @@ _S3 = _Provider(
         }
     },
 )
-_GCS = _Provider("gcs", "gcsfs", "GCSFileSystem", {"requests_timeout": READ_S})
+# Not what `gcsfs` exports: that asks for a bucket's kind first, and searches for credentials each time it has none.
+_GCS = _Provider("gcs", "gcsfs.core", "GCSFileSystem", {"requests_timeout": READ_S})
 _AZURE = _Provider(
     "azure", "adlfs", "AzureBlobFileSystem", {"connection_timeout": int(CONNECT_S), "read_timeout": int(READ_S)}
 )
@@ -53,11 +54,6 @@ class Address:
     scheme: str
     root: str
     """`bucket` or `bucket/folder`."""
-
-    @staticmethod
-    def is_url(text: str) -> bool:
-        """Whether this means a store that is not a folder."""
-        return "://" in text
 
     @classmethod
     def parse(cls, url: str) -> "Address":
@@ -84,9 +80,10 @@ class Address:
                 "the folder in the model store's URL may have letters, digits and '._=@+-', and neither '.' nor '..'"
             )
         provider = _PROVIDERS[parts.scheme]
-        if importlib.util.find_spec(provider.module) is None:
+        package = provider.module.partition(".")[0]
+        if importlib.util.find_spec(package) is None:
             raise AddressError(
-                f"{parts.scheme}:// stores need {provider.module}, which the extra '{provider.extra}' brings: "
+                f"{parts.scheme}:// stores need {package}, which the extra '{provider.extra}' brings: "
                 f"pip install 'loadonce[{provider.extra}]'"
             )
         return cls(parts.scheme, parts.netloc + path)
@@ -95,7 +92,10 @@ class Address:
         return f"{self.scheme}://{self.root}"
 
     def connect(self) -> Any:
-        """A new fsspec file system without a cache of listings; it talks to nobody before it is asked something."""
+        """A new fsspec file system without a cache of listings.
+
+        Google's and Azure's search for credentials: that may take long, and has no deadline.
+        """
         provider = _PROVIDERS[self.scheme]
         filesystem = getattr(importlib.import_module(provider.module), provider.filesystem)
         return filesystem(use_listings_cache=False, skip_instance_cache=True, **provider.options)

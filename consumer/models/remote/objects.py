@@ -2,7 +2,9 @@
 
 import errno
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -10,7 +12,7 @@ from typing import Any, Protocol
 from consumer.models.remote.address import Address
 
 LIST_S = 20.0
-"""A whole listing; together with `DOCUMENTS_S` less than `serving.LOOK_TIMEOUT_S`."""
+"""A whole listing, and finding credentials before it; together with `DOCUMENTS_S` less than `waits.LOOK_TIMEOUT_S`."""
 DOCUMENTS_S = 8.0
 """Manifests and aliases that are new at one look; those that do not make it come with the next."""
 PIECE_BYTES = 8 * 1024**2
@@ -42,6 +44,8 @@ class Objects(Protocol):
     """A store as names and bytes. For any thread; every method ends in time. Names are whatever the store says."""
 
     address: str
+    left_out: Mapping[str, str]
+    """What is wrong in what the last listing of all has passed over, by model."""
 
     def list(self, below: str = "") -> dict[str, Blob]:
         """All objects, or those in the folder `below`. FileNotFoundError: no such store. UnavailableError."""
@@ -59,11 +63,13 @@ class Objects(Protocol):
 class Bucket:
     """The `Objects` below a bucket's address. The connection is made at the first question."""
 
+    left_out: Mapping[str, str] = {}  # nothing is
+
     def __init__(self, address: Address) -> None:
         self.address = str(address)
         self._address = address
-        self._connecting = threading.Lock()
-        self._connected: Any = None
+        self._lock = threading.Lock()
+        self._connection: Future[Any] | None = None
 
     def list(self, below: str = "") -> dict[str, Blob]:
         """As `Objects.list`: one request per 1000 objects or so."""
@@ -110,22 +116,34 @@ class Bucket:
         return answer
 
     def _ask(self, method: str, *args: Any, timeout_s: float, **options: Any) -> Any:
+        deadline = time.monotonic() + timeout_s
         try:
-            # `timeout` is fsspec.asyn.sync's: past it the request is cancelled.
-            return getattr(self._filesystem(), method)(*args, timeout=timeout_s, **options)
+            filesystem = self._filesystem(timeout_s)
+            # `timeout` is fsspec.asyn.sync's: past it the request is cancelled. 0 would be none.
+            left_s = max(deadline - time.monotonic(), 0.001)
+            return getattr(filesystem, method)(*args, timeout=left_s, **options)
         except Exception as error:  # noqa: BLE001 - what botocore, aiohttp, google and azure raise has nothing in common
             # Not chained: an error's text may hold a signed URL.
             raise _refused(error) from None
 
-    def _filesystem(self) -> Any:
-        with self._connecting:
-            if self._connected is None:
-                try:
-                    self._connected = self._address.connect()
-                except Exception as error:  # noqa: BLE001 - as above; Azure's wants an account's name
-                    what = type(error).__name__
-                    raise UnavailableError(f"its client cannot be set up ({what}); is the account named?") from None
-            return self._connected
+    def _filesystem(self, timeout_s: float) -> Any:
+        """The client. TimeoutError: it is not there yet, and may be at the next question. UnavailableError."""
+        with self._lock:
+            if self._connection is None or (self._connection.done() and self._connection.exception()):
+                self._connection = Future()
+                threading.Thread(
+                    target=self._connect, args=(self._connection,), name="store-client", daemon=True
+                ).start()
+            connection = self._connection
+        return connection.result(timeout_s)
+
+    def _connect(self, connection: Future[Any]) -> None:
+        """On a thread of its own: what searches for credentials cannot be given a deadline, only be left waiting."""
+        try:
+            connection.set_result(self._address.connect())
+        except BaseException as error:  # noqa: BLE001 - as in `_ask`; Azure's wants an account's name
+            what = type(error).__name__
+            connection.set_exception(UnavailableError(f"its client cannot be set up ({what}); is the account named?"))
 
 
 def _refused(error: BaseException) -> OSError:

@@ -23,7 +23,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from consumer.models.manifest import MAX_FILES
 from consumer.models.remote.address import READ_S, AddressError
 from consumer.models.remote.objects import DOCUMENTS_S, LIST_S, PIECE_BYTES, PIECE_S, Blob, UnavailableError
-from consumer.models.store import ALIASES, MAX_DEPTH, MAX_MODELS, MODEL_FILES, NAME, VERSION
+from consumer.models.store import ALIAS, ALIASES, MAX_DEPTH, MAX_MODELS, MODEL_FILES, NAME, VERSION
 
 SCHEMES = ("mlflow+http", "mlflow+https")
 ANSWER_BYTES = 32 * 1024**2
@@ -33,6 +33,8 @@ _ARTIFACTS = "api/2.0/mlflow-artifacts/artifacts"
 _PROXIED = "mlflow-artifacts:/"
 """What the server hands out itself; other places of artifacts would need their own credentials here."""
 _READ_BYTES = 1024**2
+_SHOWN = 5
+"""Aliases that a problem names."""
 
 
 class Registry:
@@ -64,6 +66,7 @@ class Registry:
         self._files: dict[str, dict[str, Blob]] = {}  # by `name/version`
         self._places: dict[str, str] = {}  # the artifact behind each object
         self._aliases: dict[str, bytes] = {}
+        self.left_out: Mapping[str, str] = {}
 
     def list(self, below: str = "") -> dict[str, Blob]:
         """As `Objects.list`: two requests for 1000 models, and some for each version that is new."""
@@ -75,16 +78,11 @@ class Registry:
             return self._files_of(found, deadline) if found.get("status") == "READY" else {}
         models = self._pages("registered-models", "registered_models", 1000, deadline)
         versions = self._pages("model-versions", "model_versions", 10_000, deadline)
-        listed: dict[str, Blob] = {}
-        aliases = {}
-        for model in models:
-            if (text := _aliases(model)) is not None:
-                name = f"{model['name']}/{ALIASES}"
-                aliases[name] = text
-                listed[name] = _blob(len(text), text)
+        aliases, left_out = _aliases(models)
+        listed = {name: _blob(len(text), text) for name, text in aliases.items()}
         known = {}
         for version in versions:
-            key, number = str(version.get("name")), str(version.get("version"))
+            key, number = _text(version, "name"), str(version.get("version"))
             if version.get("status") != "READY" or not NAME.fullmatch(key) or not VERSION.fullmatch(number):
                 continue
             name = f"{key}/{number}"
@@ -95,7 +93,7 @@ class Registry:
             if files is not None:
                 known[name] = files
                 listed |= files
-        self._files, self._aliases = known, aliases
+        self._files, self._aliases, self.left_out = known, aliases, left_out
         return listed
 
     def pieces(self, name: str, start: int, size: int) -> Iterator[bytes]:
@@ -133,7 +131,7 @@ class Registry:
 
     def _files_of(self, version: Mapping[str, Any], deadline: float) -> dict[str, Blob]:
         """The files of the folder that holds the model; none where there is no such folder. OSError."""
-        key, number = str(version.get("name")), str(version.get("version"))
+        key, number = _text(version, "name"), str(version.get("version"))
         answer = self._get(f"{_API}/model-versions/get-download-uri", {"name": key, "version": number}, deadline)
         uri = str(answer.get("artifact_uri"))
         root = uri.removeprefix(_PROXIED).strip("/")
@@ -243,10 +241,26 @@ def _authorization() -> str | None:
     return f"Bearer {token}" if token else None
 
 
-def _aliases(model: Mapping[str, Any]) -> bytes | None:
-    """As `aliases.json` has them."""
-    aliases = {str(entry.get("alias")): _number(entry.get("version")) for entry in _list(model, "aliases")}
-    return json.dumps(aliases, sort_keys=True).encode() if aliases and isinstance(model.get("name"), str) else None
+def _aliases(models: Iterable[Mapping[str, Any]]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The `aliases.json` of each model, and what is wrong with those left out: MLflow's may be nearly anything."""
+    files, left_out = {}, {}
+    for model in models:
+        key = _text(model, "name")
+        if not NAME.fullmatch(key):
+            continue
+        taken, others = {}, []
+        for entry in _list(model, "aliases"):
+            alias, version = _text(entry, "alias"), str(entry.get("version"))
+            if ALIAS.fullmatch(alias) and VERSION.fullmatch(version):
+                taken[alias] = int(version)
+            else:
+                others.append(alias)
+        if taken:
+            files[f"{key}/{ALIASES}"] = json.dumps(taken, sort_keys=True).encode()
+        if others:
+            shown = ", ".join(repr(alias[:64]) for alias in others[:_SHOWN])
+            left_out[key] = f"{len(others)} of its aliases are left out, as no job can name them: {shown}"
+    return files, left_out
 
 
 def _list(answer: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
@@ -258,6 +272,11 @@ def _list(answer: Mapping[str, Any], part: str) -> list[dict[str, Any]]:
 
 def _mapping(answer: Mapping[str, Any], part: str) -> dict[str, Any]:
     return _list({part: [answer.get(part)]}, part)[0]
+
+
+def _text(answer: Mapping[str, Any], part: str) -> str:
+    value = answer.get(part)
+    return value if isinstance(value, str) else ""
 
 
 def _number(value: object) -> int:

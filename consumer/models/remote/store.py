@@ -19,11 +19,13 @@ from consumer.models.store import (
     ALIASES_BYTES,
     MAX_MODELS,
     MAX_VERSIONS,
+    NOTHING,
     Catalog,
     Fingerprint,
     Located,
     ModelEntry,
     checked_aliases,
+    take_versions,
 )
 
 DOCUMENTS_AT_A_LOOK = 2048
@@ -65,9 +67,9 @@ class RemoteStore:
             return Catalog(before, f"the model store cannot be read: {error.strerror}; what was known of it stays")
         entries = {}
         for key in sorted(models):
-            had = before.get(key)
+            had = before.get(key, NOTHING)
             entry = self._look_at_model(key, models[key], had, unread)
-            entries[key] = had if had == entry and had is not None else entry
+            entries[key] = had if entry == had else entry
         return Catalog(entries)
 
     def look_again(self, located: Located) -> Fingerprint | None:
@@ -80,34 +82,19 @@ class RemoteStore:
         now, refusal = fingerprint({name.removeprefix(prefix): blob for name, blob in found.items()})
         return now if now and refusal is None else None
 
-    def _look_at_model(
-        self, key: str, model: ModelObjects, had: ModelEntry | None, unread: Mapping[str, str]
-    ) -> ModelEntry:
+    def _look_at_model(self, key: str, model: ModelObjects, had: ModelEntry, unread: Mapping[str, str]) -> ModelEntry:
         if len(model.folders) > MAX_VERSIONS:
             return ModelEntry({}, {}, problems=(f"it has more than {MAX_VERSIONS} versions",))
         folders, problems = version_folders(model)
-        versions: dict[int, Located] = {}
-        settling: dict[int, Fingerprint] = {}
-        unreadable = False
-        for number, folder in folders.items():
-            known = had.versions.get(number) if had else None
-            try:
-                found = self._look_at_version(key, number, folder, model.folders[folder], unread)
-            except UnavailableError as error:
-                unreadable = True
-                problems.append(f"version {number} cannot be read: {error.strerror}")
-                found = known
-            if found is None:
-                continue
-            if found == known or _settled(found, had.settling.get(number) if had else None):
-                versions[number] = known if known is not None and found == known else found
-            else:
-                settling[number] = found.fingerprint
-                if known:
-                    versions[number] = known
-        return ModelEntry(
-            versions, self._aliases(key, model, had, unread, problems), settling, tuple(problems), unreadable
-        )
+        if left_out := self._objects.left_out.get(key):
+            problems.append(left_out)
+
+        def look(number: int, _: Located | None) -> Located | None:
+            return self._look_at_version(key, number, folders[number], model.folders[folders[number]], unread)
+
+        taken = take_versions(had, folders, look, _settled)
+        aliases = self._aliases(key, model, had.aliases, unread, problems)
+        return replace(taken, aliases=aliases, problems=(*problems, *taken.problems))
 
     def _look_at_version(
         self, key: str, number: int, folder: str, files: Mapping[str, Blob], unread: Mapping[str, str]
@@ -137,7 +124,7 @@ class RemoteStore:
         self,
         key: str,
         model: ModelObjects,
-        had: ModelEntry | None,
+        had: Mapping[str, int],
         unread: Mapping[str, str],
         problems: list[str],
     ) -> Mapping[str, int]:
@@ -152,7 +139,7 @@ class RemoteStore:
             if isinstance(parsed, Mapping):
                 return parsed
             problems.append(str(parsed))
-        return had.aliases if had else {}
+        return had
 
     def _read_documents(self, models: Mapping[str, ModelObjects]) -> dict[str, str]:
         """Bring `_documents` up to the listing; why, for those that cannot be read now."""
