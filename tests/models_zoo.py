@@ -109,11 +109,17 @@ class Told:
     def load_failed(self, key: str, version: int, failure: Failure) -> None:
         self.events.append(("failed", key, version, failure.reason))
 
+    def load_abandoned(self, key: str, version: int, why: str) -> None:
+        self.events.append(("abandoned", key, version, why))
+
     def waiting_for_room(self, key: str, version: int, why: str) -> None:
         self.events.append(("waiting", key, version, why))
 
     def version_served(self, loaded: Loaded, before: int | None) -> None:
         self.events.append(("served", loaded.key, loaded.version, before))
+
+    def none_served(self, key: str, before: int) -> None:
+        self.events.append(("none served", key, before))
 
     def alias_served(self, key: str, alias: str, version: int | None) -> None:
         self.events.append(("alias", key, alias, version))
@@ -135,10 +141,17 @@ class Told:
         return sum(told[: len(event)] == event for told in self.events)
 
 
-def publish(folder: Path, store: Path, key: str, version: int | str) -> Path:
-    """Copy a version's folder into a store as `models add` would: beside it, then renamed."""
+def publish(folder: Path, store: Path, key: str, version: int | str, *, torn: bool = False) -> Path:
+    """Copy a version's folder into a store as `models add` would: beside it, then renamed.
+
+    `torn`: with half of its `model.keras`, as a copy that was cut off leaves it; nobody writes to it any more.
+    """
     target = store / key / str(version)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".", dir=store) as work:
-        shutil.copytree(folder, Path(work, "new")).rename(target)
+        new = shutil.copytree(folder, Path(work, "new"))
+        if torn:
+            whole = (new / "model.keras").read_bytes()
+            (new / "model.keras").write_bytes(whole[: len(whole) // 2])
+        new.rename(target)
     return target

@@ -35,11 +35,7 @@ class Swaps:
     def swap(self, folder: Path, version: int, kind: Kind) -> None:
         """Put a version into the store and wait for what has to become of it."""
         if kind == "corrupt":
-            target = self.store / MODEL / str(version)
-            zoo.publish(folder, self.store, ".building", version)
-            model = self.store / ".building" / str(version) / "model.keras"
-            model.write_bytes(model.read_bytes()[:-1000])
-            model.parent.rename(target)
+            zoo.publish(folder, self.store, MODEL, version, torn=True)
             self._until(lambda: version in [event["version"] for event in self.process.events("load failed")])
             return
         before = self.served[-1]

@@ -54,7 +54,7 @@ def model(
     given = sizes(rows, "--rows")
     progress = Progress()
     with editing(config) as settings:
-        from consumer.models.edit import find
+        from consumer.models.contents import find
         from consumer.models.engine import EngineError
         from consumer.models.errors import LoadError, StaleError
         from consumer.models.measure import ROWS, measure

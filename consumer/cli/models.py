@@ -1,11 +1,12 @@
 """`loadonce models`: what is in the store."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -55,7 +56,14 @@ def add(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A .keras or .h5 file, or a SavedModel's folder.")],
     *,
     version: Annotated[int | None, typer.Option("--version", min=0, help="Otherwise the next one.")] = None,
-    jit_compile: Annotated[bool, typer.Option("--jit-compile", help="Let XLA compile it; wants --buckets.")] = False,
+    jit_compile: Annotated[
+        bool | None,
+        typer.Option("--jit-compile/--no-jit-compile", help="Let XLA compile it (wants --buckets), or not."),
+    ] = None,
+    mixed_precision: Annotated[
+        Literal["none", "bfloat16", "float16"] | None,
+        typer.Option("--mixed-precision", help="Compute float32 with less precision: faster where the hardware can."),
+    ] = None,
     buckets: Annotated[
         str, typer.Option("--buckets", metavar="ROWS,...", help="Batches are padded to the next of these sizes.")
     ] = "",
@@ -86,6 +94,7 @@ def add(
                 opener=opener,
                 batch_buckets=rows,
                 jit_compile=jit_compile,
+                mixed_precision=mixed_precision,
                 private_key=private_key,
                 told=progress.tell,
             )
@@ -112,7 +121,7 @@ def list_(config: Config = None, as_json: Json = False) -> None:
     from consumer.cli.running import Running, running
 
     with editing(config) as settings:
-        from consumer.models.edit import list_models
+        from consumer.models.contents import list_models
         from consumer.stores import store_of
 
         listed, problems = list_models(store_of(settings), settings.policies)
@@ -169,7 +178,7 @@ def verify(
     results = []
     progress = Progress()
     with editing(config) as settings, progress.count("verified") as done:
-        from consumer.models.edit import verify as verify_models
+        from consumer.models.contents import verify as verify_models
         from consumer.stores import public_key, store_of
 
         progress.tell("opening every version")
@@ -279,14 +288,15 @@ def alias(
 
 @contextmanager
 def editing(config: Path | None) -> Iterator["Settings"]:
-    """The settings, and the editor's errors as exit codes."""
+    """The settings; errors as exit codes, and nothing half done left behind by SIGTERM."""
     from consumer.settings import load, named
 
     settings = load(config)
-    from consumer.models.edit import EditError, NotInStoreError
+    from consumer.models.contents import EditError, NotInStoreError
 
     try:
-        yield settings
+        with _unwound_by_sigterm():
+            yield settings
     except NotInStoreError as error:
         store = settings.model_store
         there = not isinstance(store, Path) or store.is_dir()
@@ -298,6 +308,21 @@ def editing(config: Path | None) -> Iterator["Settings"]:
     except OSError as error:
         where = error.filename or settings.model_store
         raise FatalError(Exit.IO, f"{where}: {error.strerror or error}") from None
+
+
+@contextmanager
+def _unwound_by_sigterm() -> Iterator[None]:
+    """SIGTERM takes back what was begun, as Ctrl-C does; a second one ends the process at once."""
+
+    def end(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)  # what a shell says of a process that the signal has ended
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _folder(settings: "Settings") -> Path:

@@ -6,9 +6,15 @@ from collections.abc import Callable
 
 from consumer.models.events import Dropped
 from consumer.models.runtime import Loaded
+from consumer.models.store import Located
 
 Name = tuple[str, int]
 """Model and version."""
+
+
+def name_of(version: Loaded | Located) -> Name:
+    """The model and version that this is."""
+    return version.key, version.version
 
 
 class Cache:
@@ -16,6 +22,8 @@ class Cache:
 
     Nobody makes room before having been here for `min_s` seconds: more models in turn than fit would otherwise be
     loaded for a job each. A model that was replaced or withdrawn while in use counts until its last batch has left.
+    Spares, which nobody has asked for since they were made one, leave before all others, however young, and even with
+    a last batch in hand, as what is replaced does.
     """
 
     def __init__(
@@ -35,6 +43,7 @@ class Cache:
         self._since: dict[Name, float] = {}
         self._models: OrderedDict[Name, Loaded] = OrderedDict()  # least recently used first
         self._leaving: list[tuple[Loaded, Dropped]] = []
+        self._spares: set[Name] = set()
         self.pinned: set[Name] = set()
 
     def get(self, key: str, version: int) -> Loaded | None:
@@ -43,6 +52,7 @@ class Cache:
         loaded = self._models.get(name)
         if loaded is not None:
             self._models.move_to_end(name)
+            self._spares.discard(name)
         return loaded
 
     def peek(self, key: str, version: int) -> Loaded | None:
@@ -51,7 +61,13 @@ class Cache:
 
     def touch(self, loaded: Loaded) -> None:
         """The model, which is in here, was used."""
-        self._models.move_to_end((loaded.key, loaded.version))
+        name = (loaded.key, loaded.version)
+        self._models.move_to_end(name)
+        self._spares.discard(name)
+
+    def spare(self, loaded: Loaded) -> None:
+        """The model, which is in here and not pinned, is the first to leave from now on, until it is used."""
+        self._spares.add(name_of(loaded))
 
     def models(self) -> list[Loaded]:
         """What can be served, least recently used first."""
@@ -75,27 +91,37 @@ class Cache:
             return f"it takes {newcomer.nbytes} bytes; the cache has room for {room} (LOADONCE_CACHE_BYTES)"
         return None
 
+    def has_room(self, newcomer: Loaded, *, beside_spares: bool) -> bool:
+        """Whether the newcomer fits in although nobody leaves, or nobody but spares."""
+        name = name_of(newcomer)
+        stays = [
+            loaded for at, loaded in self._models.items() if at != name and (beside_spares or at not in self._spares)
+        ]
+        nbytes = sum(loaded.nbytes for loaded in stays) + newcomer.nbytes
+        return len(stays) < self._max_models and nbytes <= self._max_bytes
+
     def put(self, newcomer: Loaded, replaces: Loaded | None) -> list[Loaded] | str:
         """Take the newcomer in; the result is who had to leave. A text: why nobody may leave now; nothing was done.
 
         `replaces` is about to leave and does not count: both are there for the moment of a swap.
         """
         name = (newcomer.key, newcomer.version)
-        stays = [loaded for loaded in self.models() if loaded is not replaces and (loaded.key, loaded.version) != name]
+        stays = [loaded for loaded in self.models() if loaded is not replaces and name_of(loaded) != name]
         count = len(stays) + 1
         nbytes = sum(loaded.nbytes for loaded in stays) + newcomer.nbytes
         oldest_young = self._clock() - self._min_s
         young = 0
         leaving = []
-        for loaded in stays:
+        for loaded in sorted(stays, key=lambda loaded: name_of(loaded) not in self._spares):
             if count <= self._max_models and nbytes <= self._max_bytes:
                 break
             at = (loaded.key, loaded.version)
-            if loaded.in_use or at in self.pinned:
-                continue
-            if self._since[at] > oldest_young:
-                young += 1
-                continue
+            if at not in self._spares:
+                if loaded.in_use or at in self.pinned:
+                    continue
+                if self._since[at] > oldest_young:
+                    young += 1
+                    continue
             leaving.append(loaded)
             count -= 1
             nbytes -= loaded.nbytes
@@ -117,6 +143,7 @@ class Cache:
             del self._models[name]
             del self._since[name]
             self.pinned.discard(name)
+            self._spares.discard(name)
             self._leaving.append((loaded, why))
 
     def sweep(self) -> None:

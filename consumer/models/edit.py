@@ -1,45 +1,29 @@
-"""Changing and checking a store: what the `models` commands do. Nothing is printed.
+"""Changing a store that is a folder: what the `models` commands do. Nothing is printed.
 
 The one place where paths are made of names, after they have matched their patterns. Readers see a version, a signature
 or an aliases file appear and go in one rename.
 """
 
 import json
-import os
 import shutil
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from consumer.models import digest, documents, manifest, trust
+from consumer.models.contents import EditError, NotInStoreError, check_key, entry_of, find, unknown
 from consumer.models.documents import DocumentError
-from consumer.models.engine import EngineError
+from consumer.models.engine import EngineError, MixedPrecision
 from consumer.models.errors import LoadError, StaleError
 from consumer.models.manifest import MANIFEST, MANIFEST_BYTES, SIGNATURE, Manifest
 from consumer.models.measure import ROWS, Latency, measure
 from consumer.models.opening import Opener
-from consumer.models.policy import Policies, served
 from consumer.models.runtime import Loaded
 from consumer.models.servable import Format, ServingOptions
 from consumer.models.signature import Signature
-from consumer.models.store import (
-    ALIAS,
-    ALIASES,
-    MODEL_FILES,
-    NAME,
-    VERSION,
-    Catalog,
-    LocalStore,
-    Located,
-    ModelEntry,
-    Store,
-    locate,
-)
-from consumer.models.watcher import SPACING_S
+from consumer.models.store import ALIAS, ALIASES, VERSION, LocalStore, Located, ModelEntry, locate
+from consumer.models.workplace import sync, sync_one, workplace
 
 MEASURE_S = 2.0
 """What adding a version may take for its latencies."""
@@ -47,14 +31,6 @@ WARM_UP_MS = 250.0
 """What warming up may take by what was measured; one and two rows are predicted in any case."""
 
 _SUFFIXES = {".keras": "model.keras", ".h5": "model.h5", ".hdf5": "model.h5"}
-
-
-class EditError(Exception):
-    """What was asked for cannot be done. One line: cause and remedy."""
-
-
-class NotInStoreError(EditError):
-    """The store, or what was named in it, is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,42 +50,6 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A version in the store. `nbytes` are those of its files; `state` is `ready`, `copying` or why it is refused.
-
-    `content` is the digest of what is opened, as the manifest states it, unchecked: the same for the same files.
-    `served` says which jobs it answers, by the policy; empty: those that name it.
-    """
-
-    key: str
-    version: int
-    format: str
-    path_in_store: str
-    nbytes: int
-    aliases: tuple[str, ...]
-    has_manifest: bool
-    is_signed: bool
-    content: str | None
-    served: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What opening a version showed. `problem` is None where it can be served; `has_digests`: they were checked.
-
-    `signature`: `none`, `good`, `bad`, or `not checked` where no key was given.
-    """
-
-    key: str
-    version: int
-    has_digests: bool
-    signature: str
-    problem: str | None
-    open_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Signed:
     """A version that was signed; `content` is the digest of what is opened."""
 
@@ -126,7 +66,8 @@ def add_version(
     *,
     opener: Opener,
     batch_buckets: tuple[int, ...] = (),
-    jit_compile: bool = False,
+    jit_compile: bool | None = None,
+    mixed_precision: MixedPrecision | None = None,
     private_key: bytes | None = None,
     measure_s: float = MEASURE_S,
     told: Callable[[str], None] = lambda _: None,
@@ -134,10 +75,11 @@ def add_version(
     """Copy a `.keras`, `.h5` or `.hdf5` file or a SavedModel's folder into the store, if it can be opened and called.
 
     Without a version it becomes the highest there is and one more. The store's folder is made if only it is missing.
+    `jit_compile` and `mixed_precision` of None: as the process that serves it does by default.
     `opener` must not ask for signatures. `private_key`: 32 bytes of ed25519, to sign it with. `told` gets what happens.
     EditError; OSError for a disk that does not do its part.
     """
-    _check_key(key)
+    check_key(key)
     if version is not None:
         _check_version(version)
     _check_source(source)
@@ -147,11 +89,11 @@ def add_version(
         raise NotInStoreError(f"the model store {store} is not a folder and cannot be made") from None
     if version is not None and version in _version_folders(store, key):
         raise EditError(f"{key} has a version {version} already; remove it first or choose another")
-    with _workplace(store) as work:
+    with workplace(store) as work:
         new = work / "new"
         told(f"copying {source}")
         _copy(source, new)
-        stated = Manifest(_digests(new), serving=ServingOptions((1, 2), batch_buckets, jit_compile))
+        stated = Manifest(_digests(new), serving=ServingOptions((1, 2), batch_buckets, jit_compile, mixed_precision))
         _write_manifest(new, stated)
         told("opening it in a process of its own")
         loaded = _opened(_located(key, version or 0, new), opener)
@@ -163,7 +105,7 @@ def add_version(
             stated.files,
             loaded.signature.inputs,
             loaded.signature.outputs,
-            ServingOptions(_warmup_rows(latencies, loaded.signature), batch_buckets, jit_compile),
+            ServingOptions(_warmup_rows(latencies, loaded.signature), batch_buckets, jit_compile, mixed_precision),
         )
         _write_manifest(new, stated)
         number = _publish(new, store, key, version, private_key)
@@ -201,123 +143,52 @@ def sign_version(store: Path, key: str, version: int | None, private_key: bytes)
         raise EditError(f"{what} cannot be signed: {error}") from None
     if not unchanged:
         raise EditError(f"{what} was changed by somebody else just now; try again")
-    with _workplace(store) as work:
+    with workplace(store) as work:
         new = work / SIGNATURE
         new.write_text(trust.sign(text, key, version, private_key), "ascii")
-        _sync(work)
+        sync(work)
         new.replace(located.path / SIGNATURE)
-        _sync_one(located.path)
+        sync_one(located.path)
     return Signed(key, version, content)
-
-
-def find(store: Store, key: str, version: int | None) -> Located:
-    """A version of the store, the highest if none is named. EditError."""
-    _check_key(key)
-    entry = _settled(store).models.get(key)
-    if entry is None:
-        raise _unknown(f"the store has no model '{key}'")
-    located = next(iter(entry.versions[n] for n in entry.newest_first if version in (None, n)), None)
-    if located is None:
-        raise _unknown(f"{key} has no version {version}" if version is not None else f"{key} has no version yet")
-    return located
 
 
 def remove_version(store: Path, key: str, version: int) -> None:
     """Take a version out of the store: in one rename, then its files. EditError: it is not there, or has an alias."""
-    _check_key(key)
-    entry = _entry(store, key)
+    check_key(key)
+    entry = entry_of(store, key)
     folders = _version_folders(store, key)
     if version not in folders:
-        raise _unknown(f"{key} has no version {version}")
+        raise unknown(f"{key} has no version {version}")
     names = sorted(alias for alias, at in entry.aliases.items() if at == version)
     if names:
         raise EditError(f"alias '{names[0]}' of {key} is version {version}; move or remove the alias first")
-    with _workplace(store) as work:
+    with workplace(store) as work:
         for folder in folders[version]:
             folder.rename(work / folder.name)
-        _sync_one(store / key)
+        sync_one(store / key)
     if not any((store / key).iterdir()):
         (store / key).rmdir()
 
 
 def set_alias(store: Path, key: str, alias: str, version: int) -> None:
     """Let an alias be a version that the store has. EditError."""
-    _check_key(key)
+    check_key(key)
     if not ALIAS.fullmatch(alias):
         raise EditError(f"alias {alias!r}: a letter, then up to 63 letters, digits, '.', '_' or '-'")
-    entry = _entry(store, key)
+    entry = entry_of(store, key)
     if version not in entry.versions and version not in entry.settling:
-        raise _unknown(f"{key} has no version {version}")
+        raise unknown(f"{key} has no version {version}")
     _write_aliases(store, key, {**_aliases(entry, key), alias: version})
 
 
 def remove_alias(store: Path, key: str, alias: str) -> None:
     """Forget an alias. EditError where there is none."""
-    _check_key(key)
-    entry = _entry(store, key)
+    check_key(key)
+    entry = entry_of(store, key)
     aliases = dict(_aliases(entry, key))
     if aliases.pop(alias, None) is None:
-        raise _unknown(f"{key} has no alias {alias!r}")
+        raise unknown(f"{key} has no alias {alias!r}")
     _write_aliases(store, key, aliases)
-
-
-def list_models(store: Store, policies: Policies) -> tuple[list[Listed], list[str]]:
-    """The store's versions, by name and version, and what is wrong in it, a line each. EditError: no store."""
-    catalog = _settled(store)
-    listed = []
-    for key, entry in catalog.models.items():
-        why = served(entry, policies.of(key))
-        for version in sorted(entry.versions.keys() | entry.settling.keys()):
-            located = entry.versions.get(version)
-            files = located.fingerprint if located else entry.settling[version]
-            names = {file[0] for file in files}
-            model_file = next((name for name in MODEL_FILES if name in names), "")
-            listed.append(
-                Listed(
-                    key=key,
-                    version=version,
-                    format=MODEL_FILES.get(model_file, ""),
-                    path_in_store=f"{key}/{version}/{model_file}" if located is None else located.path_in_store,
-                    nbytes=sum(file[1] for file in files),
-                    aliases=tuple(sorted(alias for alias, at in entry.aliases.items() if at == version)),
-                    has_manifest=MANIFEST in names,
-                    is_signed=SIGNATURE in names,
-                    content=_stated_content(located),
-                    served=why.get(version, ""),
-                    state="copying" if version in entry.settling else (located and located.refusal) or "ready",
-                )
-            )
-    return listed, catalog.problems
-
-
-def verify(
-    store: Store, key: str | None = None, *, opener: Opener, public_key: bytes | None = None
-) -> Iterator[Verified]:
-    """Check digests and signatures and open every version, of one model or of all; one result each, as they come.
-
-    `public_key`: 32 bytes of ed25519, those of the opener's options. EditError.
-    """
-    if key is not None:
-        _check_key(key)
-    catalog = _settled(store)
-    if key is not None and key not in catalog.models:
-        raise _unknown(f"the store has no model '{key}'")
-    for name in catalog.models if key is None else [key]:
-        entry = catalog.models[name]
-        for version in sorted(entry.settling.keys() - entry.versions.keys()):
-            yield Verified(
-                name, version, has_digests=False, signature="none", problem="it is still being copied", open_seconds=0.0
-            )
-        for _, located in sorted(entry.versions.items()):
-            yield _verified(store, located, opener, public_key)
-
-
-# names -------------------------------------------------------------------------------------------------------------
-
-
-def _check_key(key: str) -> None:
-    if not NAME.fullmatch(key):
-        raise EditError(f"model name {key!r}: a letter or digit, then up to 127 letters, digits, '.', '_' or '-'")
 
 
 def _check_version(version: int) -> None:
@@ -331,67 +202,6 @@ def _check_source(source: Path) -> None:
     is_saved_model = source.is_dir() and (source / "saved_model.pb").is_file()
     if not is_saved_model and not (source.is_file() and source.suffix.lower() in _SUFFIXES):
         raise EditError(f"{source}: neither a .keras, .h5 or .hdf5 file nor a SavedModel's folder")
-
-
-# reading -----------------------------------------------------------------------------------------------------------
-
-
-def _catalog(store: Store) -> Catalog:
-    if isinstance(store, LocalStore) and not store.root.is_dir():
-        raise NotInStoreError(f"the model store {store.root} is not a folder")
-    catalog = store.scan(None, time.time())
-    if catalog.problem:
-        raise EditError(catalog.problem)
-    return catalog
-
-
-def _settled(store: Store) -> Catalog:
-    """The store at a second look, where the first has seen something that may still be being copied."""
-    catalog = _catalog(store)
-    if catalog.settling:
-        time.sleep(SPACING_S)
-        catalog = store.scan(catalog, time.time())
-    return catalog
-
-
-def _entry(store: Path, key: str) -> ModelEntry:
-    entry = _catalog(LocalStore(store)).models.get(key)
-    if entry is None:
-        raise _unknown(f"the store has no model '{key}'")
-    return entry
-
-
-def _stated_content(located: Located | None) -> str | None:
-    if located is None or located.manifest is None:
-        return None
-    stated = located.manifest.files
-    opened = located.opened_files
-    return digest.content_id({name: stated[name] for name in opened}) if stated.keys() >= set(opened) else None
-
-
-def _verified(store: Store, located: Located, opener: Opener, public_key: bytes | None) -> Verified:
-    began = time.perf_counter()
-    problem = None
-    signature = "not checked" if trust.is_signed(located) else "none"
-    try:
-        fetched = store.fetch(located, threading.Event())
-        if public_key is not None and trust.is_signed(located):
-            signature = "bad"
-            trust.check_signed(fetched, public_key)
-            signature = "good"
-        opener.open(fetched, threading.Event()).close()
-    except LoadError as error:
-        problem = str(error)
-    except StaleError:
-        problem = "its files changed while it was opened"
-    except OSError as error:
-        problem = f"it cannot be read: {error.strerror}"
-    has_digests = located.manifest is not None and bool(located.manifest.files)
-    return Verified(located.key, located.version, has_digests, signature, problem, time.perf_counter() - began)
-
-
-def _unknown(what: str) -> NotInStoreError:
-    return NotInStoreError(f"{what}; `loadonce models list` shows them")
 
 
 def _aliases(entry: ModelEntry, key: str) -> Mapping[str, int]:
@@ -409,19 +219,6 @@ def _version_folders(store: Path, key: str) -> dict[int, list[Path]]:
             if VERSION.fullmatch(path.name):
                 folders.setdefault(int(path.name), []).append(path)
     return folders
-
-
-# writing -----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _workplace(store: Path) -> Iterator[Path]:
-    """A folder on the store's file system that no look at the store sees; gone afterwards."""
-    path = Path(tempfile.mkdtemp(prefix=".loadonce-", dir=store))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -502,7 +299,7 @@ def _publish(new: Path, store: Path, key: str, version: int | None, private_key:
         if private_key is not None:  # the number is part of what is signed
             text = trust.sign((new / MANIFEST).read_bytes(), key, number, private_key)
             (new / SIGNATURE).write_text(text, "ascii")
-        _sync(new)
+        sync(new)
         try:
             new.rename(model / str(number))  # fails where a folder with anything in it is in the way
         except OSError:
@@ -511,29 +308,15 @@ def _publish(new: Path, store: Path, key: str, version: int | None, private_key:
             if version is not None:
                 raise EditError(f"{key} has a version {number} already; remove it first or choose another") from None
         else:
-            _sync_one(model)
-            _sync_one(store)
+            sync_one(model)
+            sync_one(store)
             return number
 
 
 def _write_aliases(store: Path, key: str, aliases: Mapping[str, int]) -> None:
-    with _workplace(store) as work:
+    with workplace(store) as work:
         new = work / ALIASES
         new.write_text(json.dumps(dict(sorted(aliases.items())), indent=2) + "\n", "utf-8")
-        _sync(work)
+        sync(work)
         new.replace(store / key / ALIASES)
-        _sync_one(store / key)
-
-
-def _sync(folder: Path) -> None:
-    """Make sure that what the rename will show is on the disk."""
-    for path in (*folder.rglob("*"), folder):
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_one(store / key)

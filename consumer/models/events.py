@@ -56,6 +56,8 @@ class Snapshot:
     loading: tuple[tuple[str, int], ...] = ()
     waiting_for_room: tuple[tuple[str, int], ...] = ()
     problems: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Preloaded models of which no version answers jobs that name none."""
     cache_bytes: int = 0
     """Bytes of all models in memory, those included that were dropped and have a batch left."""
 
@@ -72,11 +74,17 @@ class ModelEvents(Protocol):
     def load_failed(self, key: str, version: int, failure: "Failure") -> None:
         """The last attempt has failed: loading is given up, until the files change or for a while."""
 
+    def load_abandoned(self, key: str, version: int, why: str) -> None:
+        """An attempt has ended with neither a model nor a failure, or with a model that nobody wants."""
+
     def waiting_for_room(self, key: str, version: int, why: str) -> None:
         """A loaded model does not come into the cache yet; `why` says who may not leave. Told once for each wait."""
 
     def version_served(self, loaded: "Loaded", before: int | None) -> None:
         """From now on this version answers jobs that name none; `before` is the version that did, if any."""
+
+    def none_served(self, key: str, before: int) -> None:
+        """The policy allows no version of the store any more; `before` answered jobs that name none."""
 
     def alias_served(self, key: str, alias: str, version: int | None) -> None:
         """From now on the alias means this version, which is loaded; None: the alias is gone."""

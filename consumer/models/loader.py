@@ -19,6 +19,7 @@ from consumer.models import engine
 from consumer.models.cache import Name
 from consumer.models.errors import LoadError, PassingLoadError, StaleError, failure_of
 from consumer.models.events import ModelEvents
+from consumer.models.helper import process
 from consumer.models.opening import Opener
 from consumer.models.runtime import Loaded
 from consumer.models.store import Located, Store
@@ -26,8 +27,8 @@ from schemas.reasons import Failure
 
 THREADS = 8
 """Versions in hand at once; most of them wait for their next try."""
-OPENING = 2
-"""Versions being opened at once: TensorFlow uses all cores for one."""
+OPENING = process.SIZE + process.MAX_SLOW
+"""Versions being opened at once, each by a helper process."""
 
 
 @dataclass(frozen=True, slots=True)

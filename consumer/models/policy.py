@@ -22,8 +22,9 @@ _PINNED = re.compile(f"pinned:({VERSION.pattern})")
 class Policy:
     """`latest`, `latest:N`, `all`, `pinned:VERSION`, or an alias.
 
-    The highest version that loads answers; the N highest, or all, stay loaded. Pinned, or by alias, that version
-    answers and no other.
+    The highest version that loads answers; the N highest, or all, stay loaded where there is room that nobody else
+    needs. Pinned, or by alias, that version answers and no other; an alias that moves to what is not there or does not
+    load leaves the version that it was.
     """
 
     kind: Literal["latest", "all", "pinned", "alias"] = LATEST
@@ -57,6 +58,10 @@ class Policy:
         """The versions that stay loaded, the best first."""
         candidates = self.candidates(entry)
         return candidates if self.kind == ALL else candidates[: self.count]
+
+    def names_none(self, entry: ModelEntry) -> bool:
+        """Whether jobs that name no version have none any more, although the one that answered is still there."""
+        return self.kind == "alias" and self.alias not in entry.aliases
 
     def __str__(self) -> str:
         """As it is written in the option."""

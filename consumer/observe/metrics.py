@@ -27,7 +27,8 @@ class ModelMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.load_attempts = Counter(
             "loadonce_model_load_attempts_total",
-            "Attempts to load a model by outcome: loaded, retried (it may pass), failed (given up, by reason).",
+            "Attempts to load a model by outcome: loaded, retried (it may pass), failed (given up, by reason), "
+            "abandoned (withdrawn or changed meanwhile, or no room for what nobody needs).",
             ("model", "outcome", "reason"),
             registry=registry,
         )

@@ -43,7 +43,8 @@ class Status:
         return []
 
     def why_not_ready(self) -> list[str]:
-        """Reasons for which jobs are not being answered; a failing newer version is not one while an older serves."""
+        """Reasons for which jobs are not being answered, or a preloaded model's are dead letters; a failing newer
+        version is not one while an older serves."""
         snapshot = self.snapshot
         if snapshot.phase != "running":
             return [f"the process is {snapshot.phase}"]
@@ -52,6 +53,7 @@ class Status:
             reasons.append("the consumer has not joined its group")
         if snapshot.sink_failure is not None:
             reasons.append(f"predictions cannot be published: {snapshot.sink_failure}")
+        reasons += [f"model '{name}' is to be preloaded, and no version of it serves" for name in self.models.missing]
         return reasons
 
     def degraded(self) -> list[str]:

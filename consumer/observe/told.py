@@ -119,6 +119,11 @@ class ModelsTold:
             attempts=failure.attempts,
         )
 
+    def load_abandoned(self, key: str, version: int, why: str) -> None:
+        """Say why an attempt has come to nothing although nothing has failed."""
+        self._metrics.load_attempts.labels(self._metrics.of(key), "abandoned", "").inc()
+        self._log.info("load abandoned", model=key, version=version, why=why)
+
     def waiting_for_room(self, key: str, version: int, why: str) -> None:
         """Say whose jobs wait although their model is loaded, and for what."""
         self._metrics.room_waits.labels(self._metrics.of(key)).inc()
@@ -130,6 +135,10 @@ class ModelsTold:
         self._log.info(
             "served", model=loaded.key, version=loaded.version, path=loaded.path_in_store, version_before=before
         )
+
+    def none_served(self, key: str, before: int) -> None:
+        """Say that jobs that name no version are dead letters from now on."""
+        self._log.warning("none served", model=key, version_before=before)
 
     def alias_served(self, key: str, alias: str, version: int | None) -> None:
         """Say which version an alias means from now on."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from consumer.demo.processes import environment
 from consumer.models.events import FailedStatus, Snapshot, VersionStatus
 from consumer.observe import http
 from consumer.observe.metrics import Metrics
@@ -18,6 +20,7 @@ from consumer.observe.status import Status
 from schemas.reasons import Failure, Reason, Stage
 from tests import models_zoo as zoo
 from tests.commands import loadonce
+from tests.replica import until
 from tests.s3 import s3_server
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -78,6 +81,30 @@ def test_adding_says_how_fast_it_is_and_writes_it_down(added: tuple[Path, Any]) 
     manifest = json.loads((store / "pair" / "1" / "manifest.json").read_text())
     assert manifest["inputs"] == [{"name": "pair", "datatype": "FP32", "shape": [-1, 2]}]
     assert manifest["serving"].get("warmup_rows", [1, 2]) == document["serving"]["warmup_rows"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_adding_that_is_ended_leaves_nothing_in_the_store(
+    sources: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    store = tmp_path / "models"
+    store.mkdir()
+    options = {"MODEL_STORE": str(store), "DISK_CACHE": str(tmp_path / "cache")}  # empty: opening takes seconds
+    with subprocess.Popen(
+        [sys.executable, "-m", "consumer", "models", "add", "pair", str(sources / "pair.keras")],
+        env=environment(options),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as adding:
+        try:
+            until(lambda: adding.poll() is not None or [*store.glob(".loadonce-*/new/manifest.json")], 50, "its copy")
+            adding.send_signal(number)
+            _, said = adding.communicate(timeout=60)
+        finally:
+            adding.kill()
+    assert adding.returncode == code
+    assert "Traceback" not in said
+    assert list(store.iterdir()) == []
 
 
 def test_what_was_signed_is_served_and_tampering_is_told(run: Run, store: Path, sources: Path) -> None:

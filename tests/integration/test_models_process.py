@@ -8,13 +8,11 @@ from pathlib import Path
 from tests import models_zoo as zoo
 
 TOO_MANY_OPEN_FILES = """
-import resource, sys, time
+import resource, sys
 from pathlib import Path
 from consumer.models.opening import Opener, OpenOptions
-from consumer.models.policy import Policies
-from consumer.models.serving import Serving
-from consumer.models.store import LocalStore
 from tests.models_zoo import Told
+from tests.serving import serving
 
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
@@ -26,9 +24,8 @@ class Mending(Told):
 
 told = Mending()
 opener = Opener(OpenOptions(frozenset(), 1 << 30), Path(sys.argv[2]), 1 << 30)
-serving = Serving(
-    LocalStore(Path(sys.argv[1])), opener, policies=Policies(), poll_s=3600, cache_models=9, cache_bytes=1 << 30,
-    cache_min_s=0, load_attempts=5, load_backoff_s=0.01, load_backoff_max_s=1, events=told, clock=time.monotonic,
+serving = serving(
+    Path(sys.argv[1]), opener, told, poll_s=3600, cache_models=9, load_attempts=5, load_backoff_max_s=1
 )
 serving.preload(["first"], 120)
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))

@@ -1,6 +1,7 @@
 """A running consumer whose store is looked at when it is told to, and one whose store is a bucket that goes away."""
 
 import contextlib
+import json
 import signal
 import urllib.error
 import urllib.request
@@ -10,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from consumer.local import LocalKafka
+from consumer.models.digest import sha256
 from tests.conftest import Topics
 from tests.ledger import ANSWERS_S, Ledger
 from tests.replica import Replica, options, replica, until
 from tests.s3 import s3_server
 from tests.stores import DOUBLE
+
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"""The digest of a file of no bytes."""
 
 
 def served(process: Replica) -> int:
@@ -52,6 +57,37 @@ def test_the_store_is_looked_at_when_asked_for(kafka: LocalKafka, topics: Topics
         assert post(process, "/models/refresh") == 202
         until(lambda: served(process) == 3, ANSWERS_S, "version 3 after the request")
         until(lambda: process.get("/models")[1]["models"][DOUBLE]["current"] == 3, ANSWERS_S, "the snapshot")
+        assert process.stop() == 0
+
+
+def test_a_version_whose_files_do_not_all_come_is_said_and_taken_once_they_have(
+    kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "store"
+    own.mkdir()
+    version_of(store, own, 1)
+    with replica(tmp_path / "log", **options(kafka, topics, own, PRELOAD=DOUBLE, STORE_POLL_S=3600)) as process:
+        process.wait_ready()
+        version_of(store, tmp_path / "elsewhere", 2)
+        folder = tmp_path / "elsewhere" / DOUBLE / "2"
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        last = "assets/late.txt"
+        digests = {name: sha256(folder / name) for name in names} | {last: EMPTY}
+        (folder / "manifest.json").write_text(json.dumps({"files": digests}))
+        folder.rename(own / DOUBLE / "2")
+        process.process.send_signal(signal.SIGHUP)
+        until(lambda: process.events("store problem"), ANSWERS_S, "the problem in the log, at the second look")
+        [said] = process.events("store problem")
+        assert last in said["problem"]
+        until(
+            lambda: process.get("/models")[1]["store_problems"] == [said["problem"]], ANSWERS_S, "the same in /models"
+        )
+        assert served(process) == 1
+        (own / DOUBLE / "2" / last).parent.mkdir(exist_ok=True)
+        (own / DOUBLE / "2" / last).touch()
+        process.process.send_signal(signal.SIGHUP)
+        until(lambda: served(process) == 2, ANSWERS_S, "version 2, complete")
+        until(lambda: not process.get("/models")[1]["store_problems"], ANSWERS_S, "a store without problems")
         assert process.stop() == 0
 
 

@@ -143,6 +143,52 @@ def test_the_same_version_anew_takes_the_place_of_the_old(model: Build) -> None:
     assert ("a", 1, "replaced") in dropped
 
 
+def test_spares_leave_first_until_they_are_used(model: Build) -> None:
+    cached, dropped = cache(max_models=3)
+    a, b, c = model("a"), model("b"), model("c")
+    for loaded in (a, b, c):
+        cached.put(loaded, None)
+    cached.spare(c)
+    assert cached.put(model("d"), None) == [c]
+    cached.spare(b)
+    cached.touch(b)
+    assert cached.put(model("e"), None) == [a]  # b is no spare any more
+    cached.sweep()
+    assert [key for key, *_ in dropped] == ["c", "a"]
+
+
+def test_a_spare_leaves_however_young_and_with_its_last_batch_in_hand(model: Build) -> None:
+    dropped = Dropped()
+    cached = Cache(2, 100, dropped, min_s=100, clock=lambda: 0.0)
+    a, b = model("a"), model("b")
+    cached.put(a, None)
+    cached.put(b, None)
+    assert isinstance(cached.put(model("c"), None), str)
+    b.retain()
+    cached.spare(b)
+    assert cached.put(model("c"), None) == [b]
+    cached.sweep()
+    assert dropped == []
+    b.release()
+    cached.sweep()
+    assert dropped == [("b", 1, "evicted")]
+
+
+def test_room_is_what_is_free_or_what_spares_have(model: Build) -> None:
+    cached, _ = cache(max_models=2, max_bytes=100)
+    a = model("a", nbytes=60)
+    cached.put(a, None)
+    assert cached.has_room(model("b", nbytes=40), beside_spares=True)
+    assert not cached.has_room(model("b", nbytes=41), beside_spares=True)
+    assert cached.has_room(model("a", nbytes=100), beside_spares=True)  # it takes its own place
+    cached.spare(a)
+    assert not cached.has_room(model("b", nbytes=41), beside_spares=True)
+    assert cached.has_room(model("b", nbytes=100), beside_spares=False)
+    cached.put(model("b"), None)
+    assert not cached.has_room(model("c"), beside_spares=True)
+    assert cached.has_room(model("c"), beside_spares=False)
+
+
 def test_a_loaded_model_predicts_without_a_store(model: Build) -> None:
     answer = model("a").predict({"x": np.ones(2, np.float32)})
     assert answer["x"].tolist() == [1.0, 1.0]

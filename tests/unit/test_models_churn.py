@@ -1,7 +1,6 @@
 """More models than fit, and models that come and go for long: the cache does what it says, and memory comes back."""
 
 import random
-import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -9,43 +8,19 @@ import numpy as np
 
 from consumer.models.backend import load_keras
 from consumer.models.opening import Opener
-from consumer.models.policy import Policies
 from consumer.models.runtime import Loaded
 from consumer.models.serving import Serving
-from consumer.models.store import LocalStore
-from schemas.reasons import Failure
 from tests import models_zoo as zoo
+from tests.serving import ask, serving
 
 MODELS = 100
 CACHED = 10
 ASKED = 300
-WAIT_S = 60
 
 
-def serving(store: Path, opener: Opener, told: zoo.Told, cache_models: int) -> Serving:
-    return Serving(
-        LocalStore(store),
-        opener,
-        policies=Policies(),
-        poll_s=3600,
-        cache_models=cache_models,
-        cache_bytes=1 << 32,
-        cache_min_s=0,
-        load_attempts=1,
-        load_backoff_s=0.1,
-        load_backoff_max_s=1,
-        events=told,
-        clock=time.monotonic,
-    )
-
-
-def ask(models: Serving, key: str) -> Loaded:
-    deadline = time.monotonic() + WAIT_S
-    while (found := models.resolve(key, None, None)) is None:
-        assert time.monotonic() < deadline, f"no answer for {key}"
-        models.poll()
-        time.sleep(0.001)  # a loop that only spins keeps the loader's threads from running
-    assert not isinstance(found, Failure), found
+def model(models: Serving, key: str) -> Loaded:
+    found = ask(models, key)
+    assert isinstance(found, Loaded), found
     return found
 
 
@@ -67,14 +42,14 @@ def test_a_hundred_models_through_a_cache_of_ten(tmp_path: Path, opener: Opener)
                 lru.popitem(last=False)
 
     told = zoo.Told()
-    models = serving(store, opener, told, CACHED)
+    models = serving(store, opener, told, poll_s=3600, cache_models=CACHED)
     hits = 0
     in_use: Loaded | None = None
     features = np.ones((2, 4), np.float32)
     try:
         for index in chosen:
             before = told.count("loaded")
-            loaded = ask(models, f"m{index}")
+            loaded = model(models, f"m{index}")
             hits += told.count("loaded") == before
             loaded.retain()  # a job in hand while the next model is loaded: it must not be evicted
             if in_use is not None:
@@ -106,12 +81,12 @@ def test_memory_comes_back(tmp_path: Path, opener: Opener) -> None:
     for key in ("a", "b"):
         zoo.publish(folder, store, key, 1)
     told = zoo.Told()
-    models = serving(store, opener, told, 1)
+    models = serving(store, opener, told, poll_s=3600, cache_models=1)
     x = np.ones((1, 2500), np.float32)
     levels = []
     try:
         for load in range(200):
-            ask(models, "ab"[load % 2]).predict({"x": x})
+            model(models, "ab"[load % 2]).predict({"x": x})
             if load >= 9:
                 levels.append(resident())
         assert told.count("loaded") == 200

@@ -15,22 +15,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from consumer.models.backend import load_tensorflow
+from consumer.models.contents import EditError, Listed, NotInStoreError, Verified, find
+from consumer.models.contents import list_models as list_contents
+from consumer.models.contents import verify as verify_contents
 from consumer.models.digest import sha256
-from consumer.models.edit import (
-    Added,
-    EditError,
-    Listed,
-    NotInStoreError,
-    Verified,
-    find,
-    remove_alias,
-    remove_version,
-    set_alias,
-    sign_version,
-)
+from consumer.models.edit import Added, remove_alias, remove_version, set_alias, sign_version
 from consumer.models.edit import add_version as edit_add_version
-from consumer.models.edit import list_models as edit_list_models
-from consumer.models.edit import verify as edit_verify
 from consumer.models.manifest import parse
 from consumer.models.opening import Opener, OpenOptions
 from consumer.models.policy import Policies
@@ -89,13 +79,13 @@ def add_version(opener_with: Open) -> Callable[..., Added]:
 def verify(opener_with: Open) -> Callable[..., list[Verified]]:
     def run(store: Path, key: str | None = None, **options: Any) -> list[Verified]:
         opener = opener_with(**options)
-        return list(edit_verify(LocalStore(store), key, opener=opener, public_key=options.get("public_key")))
+        return list(verify_contents(LocalStore(store), key, opener=opener, public_key=options.get("public_key")))
 
     return run
 
 
 def list_models(store: Path, *policies: str) -> tuple[list[Listed], list[str]]:
-    return edit_list_models(LocalStore(store), Policies.parse(policies))
+    return list_contents(LocalStore(store), Policies.parse(policies))
 
 
 @pytest.fixture
@@ -153,6 +143,29 @@ def test_versions_are_numbered_on_and_never_overwritten(
         with pytest.raises(EditError, match=f"has a version {version} already"):
             add_version(store, "m", sources["two.keras"], version=version)
     assert visible(store) == before
+
+
+def test_what_a_killed_process_left_long_ago_is_removed(
+    store: Path, sources: dict[str, Path], add_version: Callable[..., Added]
+) -> None:
+    old, young = store / ".loadonce-old", store / ".loadonce-young"
+    for folder in (old, young):
+        (folder / "new").mkdir(parents=True)
+        (folder / "new" / "model.keras").write_bytes(b"half")
+    other, link = store / ".other", store / ".loadonce-link"
+    other.mkdir()
+    link.symlink_to(other)
+    day_ago = time.time() - 25 * 3600
+    for folder in (old, other):
+        os.utime(folder, (day_ago, day_ago))
+    os.utime(link, (day_ago, day_ago), follow_symlinks=False)
+    add_version(store, "m", sources["two.keras"])
+    assert not old.exists()
+    assert young.exists()
+    assert other.exists()
+    assert [folder.name for folder in store.iterdir() if folder.name not in (link.name, young.name, other.name)] == [
+        "m"
+    ]
 
 
 def test_two_who_add_at_once_get_a_number_each(
@@ -386,7 +399,7 @@ def test_latencies_are_measured_and_say_how_to_warm_up(
     assert set(manifest.serving.warmup_rows) <= {1, 2, *(latency.rows for latency in added.latencies)}
     assert (manifest.inputs, manifest.outputs) == (added.signature.inputs, added.signature.outputs)
     loaded = opener_with().open(find(LocalStore(store), "m", None), threading.Event())
-    assert loaded.servable.serving == added.serving
+    assert loaded.servable.serving.warmup_rows == added.serving.warmup_rows
     loaded.close()
 
 
@@ -409,11 +422,14 @@ def test_a_model_that_takes_no_zeros_is_added_without_latencies(
 def test_buckets_and_compiling(
     store: Path, sources: dict[str, Path], add_version: Callable[..., Added], opener_with: Open
 ) -> None:
-    added = add_version(store, "m", sources["graph"], batch_buckets=(4, 16), jit_compile=True)
+    added = add_version(
+        store, "m", sources["graph"], batch_buckets=(4, 16), jit_compile=True, mixed_precision="bfloat16"
+    )
     assert {latency.rows for latency in added.latencies} <= {4, 16}
     loaded = opener_with().open(find(LocalStore(store), "m", 1), threading.Event())
     assert loaded.servable.serving.batch_buckets == (4, 16)
     assert loaded.servable.serving.jit_compile
+    assert loaded.servable.serving.mixed_precision == "bfloat16"
     loaded.close()
 
 

@@ -1,5 +1,6 @@
 """Which model answers, as the loop sees it: real models, a real store that changes, real threads."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from consumer.models import store
 from consumer.models.errors import PreloadError
 from consumer.models.opening import Opener
 from consumer.models.policy import Policies
 from consumer.models.runtime import Loaded
 from consumer.models.serving import Serving
-from consumer.models.store import LocalStore, Located
+from consumer.models.store import Catalog, Located
 from schemas.reasons import Failure, Reason, Stage
 from tests import models_zoo as zoo
-
-WAIT_S = 60
+from tests.serving import WAIT_S, ask, awaited, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +48,7 @@ class World:
         self._serving: Serving | None = None
 
     def start(self, **options: Any) -> Serving:
-        defaults: dict[str, Any] = {
-            "poll_s": 0.05,
-            "cache_models": 10,
-            "cache_bytes": 1 << 30,
-            "cache_min_s": 0,
-            "policies": Policies(),
-            "load_attempts": 2,
-            "load_backoff_s": 0.01,
-            "load_backoff_max_s": 600,
-            "events": self.told,
-            "clock": time.monotonic,
-        }
-        self._serving = Serving(LocalStore(self.store), self.opener, **{**defaults, **options})
+        self._serving = serving(self.store, self.opener, self.told, **options)
         return self._serving
 
     @property
@@ -79,21 +68,10 @@ class World:
         new.replace(self.store / key / "aliases.json")
 
     def ask(self, key: str, version: int | None = None, alias: str | None = None) -> Loaded | Failure:
-        """The answer, waited for as the loop does."""
-        found = self.serving.resolve(key, version, alias)
-        return found if found is not None else self.awaited(key, version, alias)
+        return ask(self.serving, key, version, alias)
 
-    def awaited(self, key: str, version: int | None = None, alias: str | None = None) -> Loaded | Failure:
-        """The answer to a question that was told to wait: asked again only when poll names the key."""
-        deadline = time.monotonic() + WAIT_S
-        found = None
-        while found is None:
-            assert time.monotonic() < deadline, "no answer"
-            if key in self.serving.poll():
-                found = self.serving.resolve(key, version, alias)
-            else:
-                time.sleep(0.002)
-        return found
+    def awaited(self, key: str) -> Loaded | Failure:
+        return awaited(self.serving, key)
 
     def model(self, key: str, version: int | None = None, alias: str | None = None) -> Loaded:
         found = self.ask(key, version, alias)
@@ -106,16 +84,16 @@ class World:
         return found
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Poll as the loop does until it is so."""
-        deadline = time.monotonic() + WAIT_S
-        while not condition():
-            assert time.monotonic() < deadline, "it did not come to be"
-            self.serving.poll()
-            time.sleep(0.002)
+        until(self.serving, condition)
+
+    @property
+    def catalog(self) -> Catalog:
+        """What the last look has seen."""
+        return self.serving._versions.catalog
 
     def until_in_catalog(self, key: str, version: int) -> None:
         """Poll until a look has seen the version."""
-        self.until(lambda: self.serving._located(key, version) is not None)
+        self.until(lambda: self.catalog.located(key, version) is not None)
 
     def serves(self, key: str, version: int) -> Callable[[], bool]:
         def condition() -> bool:
@@ -316,26 +294,32 @@ def test_none_that_loads(world: World) -> None:
 
 def test_what_may_pass_is_tried_again_then_unavailable_then_forgotten(world: World) -> None:
     now = [0.0]
-    folder = world.put("+1", "m", 1)
+    world.put("+1", "m", 1)
     world.start(load_attempts=3, load_backoff_max_s=10, poll_s=3600, clock=lambda: now[0])
     world.until_in_catalog("m", 1)
-    hidden = folder.with_name("hidden")
-    folder.rename(hidden)
-    folder.symlink_to("1")  # ELOOP
+    away = world.store.rename(world.store.with_name("away"))
     failure = world.failure("m")
     assert (failure.reason, failure.stage, failure.attempts) == (Reason.MODEL_UNAVAILABLE, Stage.LOAD, 3)
     assert world.serving.resolve("m", None, None) == failure
-    folder.unlink()
-    hidden.rename(folder)
+    away.rename(world.store)
     now[0] += 10.5
     assert world.model("m").version == 1
 
 
-def test_a_model_whose_folder_cannot_be_read_is_unavailable_and_not_unknown(world: World) -> None:
-    (world.store / "m").mkdir()
-    (world.store / "m" / "1").symlink_to("1")
+def test_a_model_whose_folder_cannot_be_read_is_unavailable_and_not_unknown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = world.put("+1", "m", 1)
+    listed = store._entries
+
+    def entries(at: Path, limit: int) -> list["os.DirEntry[str]"]:
+        if at == folder:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))  # of the disk: no test can cause it
+        return listed(at, limit)
+
+    monkeypatch.setattr(store, "_entries", entries)
     assert world.failure("m").reason is Reason.MODEL_UNAVAILABLE
-    assert world.told.count("problem", "m: version 1 cannot be read: Too many levels of symbolic links") == 1
+    assert world.told.count("problem", "m: version 1 cannot be read: Input/output error") == 1
 
 
 def test_a_store_that_goes_away_keeps_serving_and_comes_back(world: World) -> None:
@@ -443,8 +427,8 @@ def test_files_that_change_again_while_they_are_being_loaded(world: World) -> No
     for bias in (1, 2, 3, 4) * 3:
         shutil.copy(world.built[f"+{bias}"] / "model.keras", folder / ".new")
         (folder / ".new").replace(folder / "model.keras")
-        before = world.serving._catalog
-        world.until(lambda before=before: world.serving._catalog is not before)  # type: ignore[misc]
+        before = world.catalog
+        world.until(lambda before=before: world.catalog is not before)  # type: ignore[misc]
 
     def settled() -> bool:
         found = world.serving.resolve("m", None, None)
@@ -479,7 +463,7 @@ def test_served_files_that_change_again_while_their_load_waits_its_turn(
     world.model("m")
     keep_the_loader_busy(world)
     for what in ("+1", "+2"):
-        located = world.serving._located("m", 1)
+        located = world.catalog.located("m", 1)
         replace_files(world, what, folder)
         world.until(partial(other_files, world, located))
 
@@ -507,7 +491,7 @@ def test_files_that_change_while_their_first_load_waits_its_turn(world: World, m
 
 
 def other_files(world: World, located: Located | None) -> bool:
-    return world.serving._located("m", 1) is not located
+    return world.catalog.located("m", 1) is not located
 
 
 def test_a_withdrawn_version_falls_back_and_then_is_unknown(world: World) -> None:
@@ -521,7 +505,7 @@ def test_a_withdrawn_version_falls_back_and_then_is_unknown(world: World) -> Non
     world.until(lambda: world.told.count("dropped", "m", 1, "withdrawn") == 1)
     assert world.failure("m").reason is Reason.UNKNOWN_VERSION
     (world.store / "m").rmdir()
-    world.until(lambda: "m" not in world.serving._catalog.models)
+    world.until(lambda: "m" not in world.catalog.models)
     assert world.failure("m").reason is Reason.UNKNOWN_MODEL
 
 
@@ -565,7 +549,9 @@ def test_a_newcomer_waits_while_all_are_in_use(world: World) -> None:
     a.retain()
     world.serving.poll()
     assert world.serving.resolve("b", None, None) is None
-    world.until(lambda: world.serving.resolve("b", None, None) is None and bool(world.serving._newcomers))
+    world.until(
+        lambda: world.serving.resolve("b", None, None) is None and bool(world.serving.snapshot().waiting_for_room)
+    )
     for _ in range(50):
         world.serving.poll()
         assert world.serving.resolve("b", None, None) is None
@@ -662,6 +648,62 @@ def test_the_policy_of_an_alias_follows_it_once_it_has_loaded(world: World) -> N
     assert broken.exists()
 
 
+def test_an_alias_that_is_removed_takes_its_policys_version_along_and_brings_it_back(world: World) -> None:
+    world.start(**policies("stable"))
+    for version in (1, 2):
+        world.put(f"+{version}", "m", version)
+    world.alias("m", stable=1)
+    batch = world.model("m")
+    assert world.model("m", alias="stable") is batch
+    batch.retain()
+    world.alias("m")
+    world.until(lambda: world.told.count("none served", "m", 1) == 1)
+    failure = world.failure("m")
+    assert failure.reason is Reason.UNKNOWN_VERSION
+    assert "its policy, stable, allows" in failure.message
+    assert answer(batch) == 1.0
+    assert world.told.count("dropped") == 0
+    batch.release()
+    world.until(lambda: world.told.count("dropped", "m", 1, "withdrawn") == 1)
+    world.alias("m", stable=2)
+    assert world.model("m").version == 2
+
+
+def test_an_alias_that_is_removed_leaves_the_version_to_other_aliases(world: World) -> None:
+    world.start(**policies("stable"))
+    world.put("+1", "m", 1)
+    world.alias("m", stable=1, canary=1)
+    canary = world.model("m", alias="canary")
+    assert world.model("m") is canary
+    world.alias("m", canary=1)
+    world.until(lambda: world.told.count("none served", "m", 1) == 1)
+    assert world.failure("m").reason is Reason.UNKNOWN_VERSION
+    assert world.model("m", alias="canary") is canary
+
+
+def test_a_pinned_version_that_goes_is_unknown_although_there_are_others(world: World) -> None:
+    world.start(**policies("pinned:2"))
+    world.put("+1", "m", 1)
+    folder = world.put("+2", "m", 2)
+    world.until_in_catalog("m", 1)
+    assert world.model("m").version == 2
+    folder.rename(world.store / ".gone")
+    world.until(lambda: world.told.count("none served", "m", 2) == 1)
+    assert world.failure("m").reason is Reason.UNKNOWN_VERSION
+    (world.store / ".gone").rename(folder)
+    assert world.model("m").version == 2
+
+
+def test_an_alias_that_moves_to_what_is_not_there_leaves_the_version_that_it_was(world: World) -> None:
+    world.start(**policies("stable"))
+    world.put("+1", "m", 1)
+    world.alias("m", stable=1)
+    world.model("m")
+    world.alias("m", stable=9)
+    world.until(lambda: world.catalog.models["m"].aliases == {"stable": 9})
+    assert world.model("m").version == 1
+
+
 def test_as_many_of_the_latest_stay_loaded_as_the_policy_says(world: World) -> None:
     world.start(**policies("latest:2"))
     for version in (1, 2):
@@ -737,21 +779,76 @@ def test_jobs_of_a_model_that_goes_while_its_load_is_queued_are_told(world: Worl
     assert found.reason is Reason.UNKNOWN_MODEL
 
 
-def test_more_kept_versions_than_fit_are_not_loaded_again_and_again(world: World) -> None:
+def loaded_versions(world: World) -> set[tuple[str, int, bool]]:
+    return {(one.key, one.version, one.current) for one in world.serving.snapshot().models}
+
+
+def quiet(world: World) -> bool:
+    return not world.serving.snapshot().loading and not world.serving.snapshot().waiting_for_room
+
+
+def test_of_more_kept_versions_than_fit_the_highest_stay_and_none_is_loaded_again(world: World) -> None:
     world.start(cache_models=2, **policies("all"))
     for version in (1, 2, 3, 4):
         world.put(f"+{version}", "m", version)
     world.until_in_catalog("m", 4)
     assert world.model("m").version == 4
-    world.until(lambda: world.told.count("loaded") >= 4)
-    world.until(
-        lambda: isinstance(world.serving.resolve("m", None, None), Loaded) and not world.serving.snapshot().loading
-    )
-    loads = world.told.count("loaded")
+    world.until(lambda: world.told.count("abandoned", "m") == 2)
     for _ in range(300):
         world.serving.poll()
         assert isinstance(world.serving.resolve("m", None, None), Loaded)
-    assert world.told.count("loaded") == loads
+    assert loaded_versions(world) == {("m", 4, True), ("m", 3, False)}
+    assert world.told.count("loaded") == 2
+    assert world.told.count("abandoned") == 2
+    assert world.model("m", version=1).version == 1  # a job asks for it: that is another matter
+
+
+@pytest.mark.parametrize("policy", ["all", "latest:2"])
+def test_what_a_policy_keeps_never_costs_another_model_the_version_that_answers(world: World, policy: str) -> None:
+    world.start(cache_models=2, **policies("latest", f"m={policy}"))
+    world.put("+1", "other", 1)
+    for version in (1, 2):
+        world.put(f"+{version}", "m", version)
+    world.until_in_catalog("m", 2)
+    world.model("other")
+    assert world.model("m").version == 2
+    world.until(lambda: world.told.count("abandoned", "m", 1) == 1)
+    world.put("+3", "m", 3)  # 2 is kept from now on, if there is room: there is none
+    world.until(world.serves("m", 3))
+    world.until(partial(quiet, world))
+    assert loaded_versions(world) == {("m", 3, True), ("other", 1, True)}
+    assert world.told.count("loaded", "other") == 1
+
+
+def test_what_a_policy_keeps_makes_room_before_what_answers(world: World) -> None:
+    """However young it is, and although the other was not used for longer."""
+    now = [0.0]
+    world.start(cache_models=3, cache_min_s=100, clock=lambda: now[0], **policies("latest", "m=latest:2"))
+    world.put("+1", "other", 1)
+    for version in (1, 2):
+        world.put(f"+{version}", "m", version)
+    world.until_in_catalog("m", 2)
+    world.model("other")
+    now[0] += 101
+    world.model("m")
+    world.until(lambda: len(loaded_versions(world)) == 3)
+    world.put("+1", "third", 1)
+    world.model("third")
+    assert loaded_versions(world) == {("m", 2, True), ("other", 1, True), ("third", 1, True)}
+
+
+def test_a_rollout_in_a_cache_that_just_holds_what_the_policy_keeps(world: World) -> None:
+    world.start(cache_models=2, **policies("latest:2"))
+    for version in (1, 2):
+        world.put(f"+{version}", "m", version)
+    world.until_in_catalog("m", 2)
+    world.model("m").retain()  # a batch that is in hand all the while
+    world.until(lambda: len(loaded_versions(world)) == 2)
+    world.put("+3", "m", 3)
+    world.until(world.serves("m", 3))
+    world.until(partial(quiet, world))
+    assert loaded_versions(world) == {("m", 3, True), ("m", 2, False)}
+    assert world.told.count("loaded", "m", 2) == 1
 
 
 def test_a_preloaded_model_that_comes_back_is_loaded_again(world: World) -> None:
@@ -778,18 +875,34 @@ def test_an_alias_on_a_corrupt_version_goes_on_although_the_old_one_was_evicted(
 
 
 def test_a_withdrawn_version_is_not_waited_for(world: World) -> None:
-    """Its retries end when it goes, not after all attempts."""
-    world.start(load_attempts=1000, load_backoff_s=300, poll_s=0.05)
-    folder = world.put("+1", "m", 1)
+    """Its retries end when it goes, not after all attempts; and that is told."""
+    world.start(load_attempts=1000, load_backoff_s=300)
+    world.put("+1", "m", 1)
     world.put("+2", "m", 0)
     world.until_in_catalog("m", 1)
+    away = world.store.rename(world.store.with_name("away"))
     assert world.serving.resolve("m", 1, None) is None
-    folder.rename(folder.with_name("hidden"))
-    folder.symlink_to("1")  # ELOOP: it is retried
-    world.until(lambda: world.told.count("attempt", "m", 1) == 1 or world.told.count("loaded", "m", 1) == 1)
-    folder.unlink()
+    world.until(lambda: world.told.count("attempt", "m", 1) == 1)
+    shutil.rmtree(away / "m" / "1")
+    away.rename(world.store)
     assert world.failure("m", version=1).reason is Reason.UNKNOWN_VERSION
-    world.until(lambda: not world.serving._loader.in_hand())
+    world.until(lambda: world.told.count("abandoned", "m", 1, "the store has it no more") == 1)
+    assert world.serving.snapshot().loading == ()
+
+
+def test_a_version_withdrawn_once_it_had_loaded_is_told(world: World) -> None:
+    world.start(cache_models=1)
+    world.put("+1", "a", 1)
+    folder = world.put("+2", "b", 1)
+    world.model("a").retain()
+    assert world.serving.resolve("b", None, None) is None
+    world.until(lambda: world.told.count("waiting", "b", 1) == 1)
+    shutil.rmtree(folder.parent)
+    found = world.awaited("b")
+    assert isinstance(found, Failure)
+    assert found.reason is Reason.UNKNOWN_MODEL
+    assert world.told.count("abandoned", "b", 1, "the store has it no more") == 1
+    assert world.told.count("loaded", "b") == 0
 
 
 # preloading --------------------------------------------------------------------------------------------------------
@@ -813,6 +926,19 @@ def test_preloaded_models_are_there_and_never_leave(world: World) -> None:
     assert world.told.count("dropped", "a", 2) == 0
 
 
+def test_a_preloaded_model_that_nobody_answers_for_is_missing(world: World) -> None:
+    world.start(**policies("stable"))
+    world.put("+1", "m", 1)
+    world.alias("m", stable=1)
+    world.serving.preload(["m"], WAIT_S)
+    assert world.serving.snapshot().missing == ()
+    world.alias("m")
+    world.until(lambda: world.told.snapshot.missing == ("m",))
+    assert [status.pinned for status in world.serving.snapshot().models] == []
+    world.alias("m", stable=1)
+    world.until(lambda: world.told.snapshot.missing == ())
+
+
 def test_a_preload_that_cannot_succeed(world: World) -> None:
     world.put("+1", "good", 1)
     world.put("broken", "bad", 1)
@@ -826,11 +952,10 @@ def test_a_preload_that_cannot_succeed(world: World) -> None:
 
 
 def test_a_preload_takes_no_longer_than_it_may(world: World) -> None:
-    folder = world.put("+1", "m", 1)
+    world.put("+1", "m", 1)
     world.start(load_attempts=1000, load_backoff_s=300, poll_s=3600)
     world.until_in_catalog("m", 1)
-    folder.rename(folder.with_name("hidden"))
-    folder.symlink_to("1")
+    world.store.rename(world.store.with_name("away"))
     with pytest.raises(PreloadError) as caught:
         world.serving.preload(["m"], 1.0)
     assert "not loaded within 1 s" in caught.value.failure.message

@@ -10,8 +10,10 @@ from typing import cast
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from consumer.models.events import FailedStatus, Snapshot, VersionStatus
+from consumer.models.opening import Opener
 from consumer.models.runtime import Loaded
 from consumer.observe import http
 from consumer.observe.metrics import Metrics
@@ -19,6 +21,8 @@ from consumer.observe.status import Status
 from consumer.observe.told import ModelsTold
 from consumer.stop import Refresh
 from schemas.reasons import Failure, Reason, Stage
+from tests import models_zoo as zoo
+from tests.serving import ask, serving, until
 
 NOW = 100.0
 BROKEN = Failure(Reason.MODEL_CORRUPT, Stage.LOAD, "the archive is cut off", 1)
@@ -97,6 +101,43 @@ def test_what_fails_beside_a_version_that_serves_degrades_and_does_not_stop(endp
     ]
 
 
+def test_a_preloaded_model_of_which_no_version_serves_is_a_reason(endpoint: Endpoint) -> None:
+    endpoint.told.snapshot_taken(replace(STATE, missing=("wine",)))
+    ready = endpoint.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["reasons"] == ["model 'wine' is to be preloaded, and no version of it serves"]
+    assert (
+        "model 'wine' version 1: model-corrupt: the archive is cut off; no version serves" in ready.json()["degraded"]
+    )
+    assert endpoint.get("/livez").status_code == 200
+    endpoint.told.snapshot_taken(STATE)
+    assert endpoint.get("/readyz").status_code == 200
+
+
+def test_a_version_that_cannot_be_loaded_is_in_readiness_metrics_and_log_with_its_reason(
+    endpoint: Endpoint, opener: Opener, tmp_path: Path
+) -> None:
+    """The real thing: a store with a version that serves and a newer one that is torn."""
+    folder = zoo.put(zoo.sequential(), tmp_path / "store", "pair", 1, "keras")
+    zoo.publish(folder, tmp_path / "store", "pair", 2, torn=True)
+    with capture_logs() as logged:
+        models = serving(tmp_path / "store", opener, endpoint.told)
+        try:
+            assert getattr(ask(models, "pair"), "version", None) == 1
+            until(models, lambda: any(one.current for one in endpoint.status.models.models))
+        finally:
+            models.close(30)
+    [line] = [line for line in logged if line["event"] == "load failed"]
+    assert (line["log_level"], line["model"], line["version"], line["reason"]) == ("error", "pair", 2, "model-corrupt")
+    assert line["message"]
+    [degraded] = endpoint.get("/readyz").json()["degraded"]
+    assert degraded == f"model 'pair' version 2: model-corrupt: {line['message']}; version 1 serves"
+    shown = endpoint.metrics()
+    assert shown["loadonce_model_load_attempts_total", ("pair", "failed", "model-corrupt")] == 1
+    assert shown["loadonce_model_failed_versions", ("pair", "model-corrupt")] == 1
+    assert shown["loadonce_model_served_version", ("pair",)] == 1
+
+
 def test_models_are_shown_by_name(endpoint: Endpoint) -> None:
     assert endpoint.get("/models").json()["models"] == {}
     endpoint.told.snapshot_taken(STATE)
@@ -147,18 +188,36 @@ def test_events_are_counted(endpoint: Endpoint) -> None:
     told.model_loaded(loaded("digits", 1))
     told.version_served(loaded("digits", 1), None)
     told.load_failed("digits", 2, BROKEN)
+    told.load_abandoned("digits", 4, "the store has it no more")
     told.waiting_for_room("digits", 3, "all are in use")
     told.model_dropped(loaded("digits", 1), "evicted")
     told.store_looked(["digits"])
     shown = endpoint.metrics()
     attempts = {labels[1:]: count for (name, labels), count in shown.items() if name.endswith("load_attempts_total")}
-    assert attempts == {("retried", "model-unavailable"): 1, ("loaded", ""): 1, ("failed", "model-corrupt"): 1}
+    assert attempts == {
+        ("retried", "model-unavailable"): 1,
+        ("loaded", ""): 1,
+        ("failed", "model-corrupt"): 1,
+        ("abandoned", ""): 1,
+    }
     assert shown["loadonce_model_load_seconds_count", ("keras",)] == 1
     assert shown["loadonce_model_load_seconds_sum", ("keras",)] == 0.3
     assert shown["loadonce_model_swaps_total", ("digits",)] == 1
     assert shown["loadonce_model_room_waits_total", ("digits",)] == 1
     assert shown["loadonce_model_drops_total", ("digits", "evicted")] == 1
     assert shown["loadonce_store_looks_total", ()] == 1
+
+
+def test_what_comes_to_nothing_has_a_line(endpoint: Endpoint) -> None:
+    with capture_logs() as logged:
+        endpoint.told.load_abandoned("digits", 4, "the store has it no more")
+        endpoint.told.none_served("digits", 3)
+    assert [(line["event"], line["model"]) for line in logged] == [
+        ("load abandoned", "digits"),
+        ("none served", "digits"),
+    ]
+    assert (logged[0]["version"], logged[0]["why"]) == (4, "the store has it no more")
+    assert logged[1]["version_before"] == 3
 
 
 def test_the_series_of_a_model_go_with_it(endpoint: Endpoint) -> None:
