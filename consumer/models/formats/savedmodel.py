@@ -22,7 +22,10 @@ def check(located: Located, max_bytes: int) -> None:
 
 
 def export(located: Located, target: Path, options: ExportOptions) -> Servable:
-    """The version's folder as it is, or compiled (XLA) in `target`. LoadError, or what TensorFlow raises."""
+    """Write what its serving signature needs in `target`: training, other signatures and a saver stay behind.
+
+    A graph that only TensorFlow 1 can make sense of is served as it is. LoadError, or what TensorFlow raises.
+    """
     found = graph.serving_graph(located.path)
     name, stated = _serving(graph.signatures(found))
     inputs = _endpoints(stated.inputs, "input")
@@ -31,12 +34,12 @@ def export(located: Located, target: Path, options: ExportOptions) -> Servable:
     weights = graph.variables_bytes(found)
     if weights > options.max_bytes:
         raise TooLargeError(f"its variables have {weights} bytes; the cache may hold {options.max_bytes}")
-    folder = located.path
-    if options.jit_compile:
-        _compile(located.path, name, inputs, outputs, target)
-        folder = target
-        inputs, outputs = graph.endpoints(target, signature.inputs, signature.outputs)
-    return Servable(folder, "savedmodel", inputs, outputs, signature.rows, weights)
+    of_tensorflow_1 = not found.HasField("object_graph_def")  # its variables are the graph's own, not an object's
+    if of_tensorflow_1 and not options.jit_compile:
+        return Servable(located.path, "savedmodel", inputs, outputs, signature.rows, weights)
+    _write(located.path, name, inputs, outputs, target, jit_compile=options.jit_compile)
+    inputs, outputs = graph.endpoints(target, signature.inputs, signature.outputs)
+    return Servable(target, "savedmodel", inputs, outputs, signature.rows, weights)
 
 
 def _serving(signatures: Mapping[str, Any]) -> tuple[str, Any]:
@@ -61,8 +64,14 @@ def _endpoints(tensors: Mapping[str, Any], what: str) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
-def _compile(
-    folder: Path, name: str, inputs: tuple[Endpoint, ...], outputs: tuple[Endpoint, ...], target: Path
+def _write(
+    folder: Path,
+    name: str,
+    inputs: tuple[Endpoint, ...],
+    outputs: tuple[Endpoint, ...],
+    target: Path,
+    *,
+    jit_compile: bool,
 ) -> None:
     tf = load_tensorflow()
     model = tf.saved_model.load(str(folder), tags=[graph.SERVE_TAG])
@@ -73,4 +82,6 @@ def _compile(
         results = function(**{endpoint.spec.name: tensor for endpoint, tensor in zip(inputs, tensors, strict=True)})
         return [results[endpoint.spec.name] for endpoint in outputs]
 
-    graph.write(call, [takes[endpoint.spec.name] for endpoint in inputs], [model], target, jit_compile=True)
+    states = (tf.Variable, tf.saved_model.experimental.TrackableResource, tf.saved_model.Asset)
+    kept = [part for part in tf.train.TrackableView(model).descendants() if isinstance(part, states)]
+    graph.write(call, [takes[endpoint.spec.name] for endpoint in inputs], kept, target, jit_compile=jit_compile)
