@@ -148,6 +148,14 @@ class Settings(BaseSettings):
     inter_op_threads: int = Field(
         -1, ge=-1, le=4096, description="Operations at once; -1: one, in the calling thread; 0: one for each core."
     )
+    jit_compile: bool = Field(
+        False, description="Compile models with XLA; a manifest may say otherwise, and should give batch_buckets."
+    )
+    mixed_precision: Annotated[Literal["none", "bfloat16", "float16"], BeforeValidator(_lower)] = Field(
+        "none",
+        description="What float32 is computed with, where the hardware can: `none` (itself), `bfloat16` (CPUs) or "
+        "`float16` (GPUs); a manifest may say otherwise.",
+    )
     store_poll_s: Seconds = Field(5, description="How often the model store is looked at.")
     max_in_flight_jobs: int = Field(
         10_000, ge=1, description="Jobs read and not yet answered, past which reading pauses."

@@ -38,6 +38,8 @@ def open_options(settings: Settings) -> OpenOptions:
         require_manifest=settings.require_manifest,
         public_key=public_key(settings),
         threads=Threads(settings.intra_op_threads, settings.inter_op_threads),
+        jit_compile=settings.jit_compile,
+        mixed_precision=settings.mixed_precision,
     )
 
 

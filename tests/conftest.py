@@ -51,7 +51,6 @@ def opener(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Opener]":
         custom_objects=("tests.custom_layers:Counting", "tests.custom_layers:Registered"),
     )
     opener = Opener(options, tmp_path_factory.mktemp("disk-cache"), 1 << 30)
-    opener.start()
     yield opener
     opener.close(10)
 

@@ -12,7 +12,7 @@ from consumer.models.signature import signature_of, tensor_spec
 from tests.models_zoo import put_module
 
 
-def servable(folder: Path, serving: ServingOptions | None = None, *, takes_zeros: bool = True) -> Servable:
+def servable(folder: Path, serving: ServingOptions | None = None) -> Servable:
     """What the `serving_default` signature of a SavedModel says, by name."""
     tf = load_tensorflow()
     from tensorflow.core.protobuf import saved_model_pb2
@@ -32,7 +32,7 @@ def servable(folder: Path, serving: ServingOptions | None = None, *, takes_zeros
     inputs, outputs = endpoints(signature.inputs, "input"), endpoints(signature.outputs, "output")
     rows = signature_of([end.spec for end in inputs], [end.spec for end in outputs]).rows
     options = serving or ServingOptions()
-    return Servable(folder, "savedmodel", inputs, outputs, rows, 0, takes_zeros=takes_zeros, serving=options)
+    return Servable(folder, "savedmodel", inputs, outputs, rows, 0, serving=options)
 
 
 def session(what: Servable) -> Session:

@@ -125,6 +125,7 @@ class DiskCache:
         if lock is None:
             return False
         try:
+            self._make_folders()
             with tempfile.TemporaryDirectory(dir=self._work, ignore_cleanup_errors=True) as work:
                 path.rename(Path(work, "removed"))  # at once, so that nobody finds half of it
         finally:
@@ -148,7 +149,11 @@ class Making:
         """
         _sync(self.folder)
         try:
-            self.folder.rename(self._path)
+            try:
+                self.folder.rename(self._path)
+            except NotADirectoryError:  # a file or a link has its place, which nobody can use
+                self._path.unlink(missing_ok=True)
+                self.folder.rename(self._path)
         except OSError:
             if not self._path.is_dir():
                 raise

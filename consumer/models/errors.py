@@ -27,6 +27,12 @@ class TooLargeError(PermanentLoadError):
     reason = Reason.MODEL_UNAVAILABLE
 
 
+class TookTooLongError(PermanentLoadError):
+    """Most likely it always will, and each try keeps a helper process from others; a busy machine may be the cause."""
+
+    reason = Reason.MODEL_UNAVAILABLE
+
+
 class PassingLoadError(LoadError):
     """Trying again may help: I/O errors, a store that does not answer, too little memory."""
 

@@ -2,7 +2,7 @@
 
     {"files": {"model.keras": "<sha256 in hex>"},
      "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}], "outputs": [...],
-     "serving": {"warmup_rows": [1, 2], "batch_buckets": [8, 32], "jit_compile": false}}
+     "serving": {"warmup_rows": [1, 2], "batch_buckets": [8, 32], "jit_compile": false, "mixed_precision": "none"}}
 
 Every part is optional. Tensors are written as the Open Inference Protocol's model metadata has them: -1 is a dimension
 that may vary; a shape of null is any rank.
@@ -12,10 +12,11 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 from consumer.models import documents
 from consumer.models.documents import DocumentError
+from consumer.models.engine import MixedPrecision
 from consumer.models.errors import PermanentLoadError
 from consumer.models.servable import Servable, ServingOptions
 from consumer.models.signature import TensorSpec
@@ -34,6 +35,7 @@ PATH_BYTES = 1024
 _DIGEST = re.compile("[0-9a-fA-F]{64}")
 _PARTS = ("files", "inputs", "outputs", "serving")
 _SERVING = tuple(option.name for option in fields(ServingOptions))
+_PRECISIONS: tuple[MixedPrecision, ...] = get_args(MixedPrecision)
 _MAX_TENSORS = 1024
 _MAX_SIZES = 64
 _MAX_ROWS = 65_536
@@ -170,14 +172,17 @@ def _serving(options: Any) -> ServingOptions:
     usual = ServingOptions()
     warmup_rows = _sizes(options, "warmup_rows", usual.warmup_rows)
     batch_buckets = _sizes(options, "batch_buckets", usual.batch_buckets)
-    jit_compile = options.get("jit_compile", usual.jit_compile)
+    jit_compile = options.get("jit_compile")
+    mixed_precision = options.get("mixed_precision")
     if not warmup_rows:
         raise _wrong("`serving`: warmup_rows is empty; leave it out for the usual ones")
     if list(batch_buckets) != sorted(set(batch_buckets)):
         raise _wrong("`serving`: batch_buckets are not ascending")
-    if not isinstance(jit_compile, bool):
+    if "jit_compile" in options and not isinstance(jit_compile, bool):
         raise _wrong("`serving`: jit_compile is neither true nor false")
-    return ServingOptions(warmup_rows, batch_buckets, jit_compile)
+    if "mixed_precision" in options and mixed_precision not in _PRECISIONS:
+        raise _wrong(f"`serving`: mixed_precision is not one of {', '.join(_PRECISIONS)}")
+    return ServingOptions(warmup_rows, batch_buckets, jit_compile, mixed_precision)
 
 
 def _sizes(options: Mapping[str, Any], name: str, usual: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,13 +9,20 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from consumer.models import manifest, trust
-from consumer.models.disk_cache import DiskCache
-from consumer.models.engine import EngineError, Threads, open_library
+from consumer.models.disk_cache import DiskCache, UnsafeFolderError
+from consumer.models.engine import (
+    EngineError,
+    MixedPrecision,
+    Threads,
+    heap_bytes,
+    open_library,
+    resident_bytes,
+)
 from consumer.models.errors import (
     LoadError,
     PassingLoadError,
@@ -39,9 +46,15 @@ MEMORY_BYTES = 1 << 30
 MEMORY_BYTES_A_CORE = 64 << 20
 """TensorFlow's pools have some threads a core, with a stack of 8 MB each."""
 
+GRAPH_COPIES = 5
+"""A session has its graph so often, constants included: as it was read, optimized, as tensors (5 x 42 MB, measured).
+
+Large ones have mappings of their own, which malloc does not tell from those of TensorFlow's pool.
+"""
+
 _SERVABLE = "servable.json"
 _MODEL = "model"
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 """Changes with what entries consist of."""
 
 
@@ -58,13 +71,18 @@ class OpenOptions:
     require_manifest: bool = False
     public_key: bytes | None = None
     threads: Threads = field(default_factory=Threads)
+    jit_compile: bool = False
+    """Of the versions whose manifest does not say; as is `mixed_precision`."""
+    mixed_precision: MixedPrecision = "none"
 
 
 class Opener:
     """Opens versions, any number at once; it owns the helper processes.
 
-    A model's `nbytes` are the larger of its variables' and the growth of this process's resident memory while it was
-    opened and warmed up. Models are opened one at a time here, but jobs go on meanwhile, and their memory counts too.
+    A model's `nbytes` are those of its variables and what it has added to malloc's heaps when it is open and warm:
+    graphs, kernels, compiled code. The pool that TensorFlow has its large tensors from is the process's; models share
+    it. Models are opened one at a time here, but jobs go on meanwhile, and their memory counts too. Where the C library
+    does not tell (glibc before 2.33, or another): the variables, or the growth of resident memory if that is more.
     """
 
     def __init__(self, options: OpenOptions, disk_cache: Path, disk_cache_bytes: int) -> None:
@@ -74,10 +92,6 @@ class Opener:
         self._versions = [(name, version(name)) for name in ("tensorflow", "keras", "loadonce")]
         self._one_at_a_time = threading.Lock()
         self.helpers = Helpers()
-
-    def start(self) -> None:
-        """Have a helper get ready, so that the first version need not wait for it."""
-        self.helpers.start()
 
     def open(self, located: Located, cancelled: threading.Event) -> Loaded:
         """Verify, open and warm up. Blocks, for as long as the disk and the helper take.
@@ -114,16 +128,26 @@ class Opener:
         if located.nbytes > options.max_bytes:
             raise TooLargeError(f"its files have {located.nbytes} bytes; the cache may hold {options.max_bytes}")
         content = trust.verify(located, require_manifest=options.require_manifest, public_key=options.public_key)
-        serving = located.manifest.serving if located.manifest else ServingOptions()
+        serving = self._serving(located)
         export = ExportOptions(
-            options.max_bytes, located.key in options.trusted_h5, options.custom_objects, serving.jit_compile
+            options.max_bytes, located.key in options.trusted_h5, options.custom_objects, bool(serving.jit_compile)
         )
-        entry = self._entry(content, located, export)
+        entry = self._entry(content, located, export, serving)
         loaded = self._cached(entry, located, serving)
         if loaded is None:
             loaded = self._made(entry, located, export, serving, cancelled)
         loaded.load_seconds = time.perf_counter() - began
         return loaded
+
+    def _serving(self, located: Located) -> ServingOptions:
+        """What the manifest says, and for the rest what holds for all models."""
+        stated = located.manifest.serving if located.manifest else ServingOptions()
+        usual = self._options
+        return replace(
+            stated,
+            jit_compile=usual.jit_compile if stated.jit_compile is None else stated.jit_compile,
+            mixed_precision=stated.mixed_precision or usual.mixed_precision,
+        )
 
     def _cached(self, entry: str, located: Located, serving: ServingOptions) -> Loaded | None:
         """From the disk cache. None: it is not there, or broken and therefore gone from now on."""
@@ -175,15 +199,22 @@ class Opener:
             raise PassingLoadError("other models took too long to open")
         try:
             open_library()  # whose memory is not the model's
-            before = _resident_bytes()
+            heap, resident = heap_bytes(), resident_bytes()
             loaded = open_warm(located, servable, options.threads)
-            loaded.nbytes = max(servable.weights_bytes, _resident_bytes() - before)
+            if heap is not None and (now := heap_bytes()) is not None:
+                graph = GRAPH_COPIES * (servable.folder / "saved_model.pb").stat().st_size
+                loaded.nbytes = servable.weights_bytes + max(now - heap, graph)
+            else:
+                loaded.nbytes = max(servable.weights_bytes, resident_bytes() - resident)
             return loaded
         finally:
             self._one_at_a_time.release()
 
-    def _entry(self, content: str, located: Located, export: ExportOptions) -> str:
-        """The id of what comes of these files: by content, by what may be done with it and who does it."""
+    def _entry(self, content: str, located: Located, export: ExportOptions, serving: ServingOptions) -> str:
+        """The id of what comes of these files: by content, by what may be done with it and who does it.
+
+        And by the precision: what it is makes no difference, but a helper has called it so.
+        """
         what = [
             _CACHE_FORMAT,
             content,
@@ -191,6 +222,7 @@ class Opener:
             export.trusted,
             export.custom_objects,
             export.jit_compile,
+            serving.mixed_precision,
             self._versions,
         ]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
@@ -209,6 +241,8 @@ def _classified(error: Exception, located: Located) -> LoadError:
     """What the helper could open and this process cannot, or what has kept the helper from being asked."""
     if isinstance(error, LoadError):
         return error
+    if isinstance(error, UnsafeFolderError):
+        return PassingLoadError("others can write to the disk cache, or it belongs to another user")
     if isinstance(error, EngineError):
         what = f"{error.kind}: {one_line(error.message, located.path)}"
     else:
@@ -224,11 +258,3 @@ def _classified(error: Exception, located: Located) -> LoadError:
 def _memory_bytes(max_bytes: int) -> int | None:
     beyond = MEMORY_FACTOR * max_bytes + MEMORY_BYTES + (os.cpu_count() or 1) * MEMORY_BYTES_A_CORE
     return beyond if beyond < 1 << 48 else None  # more than there are addresses
-
-
-def _resident_bytes() -> int:
-    """proc(5), /proc/pid/statm, `resident`, in pages; 0 where there is none."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0

@@ -101,6 +101,7 @@ def open_warm(located: Located, servable: Servable, threads: Threads) -> Loaded:
         [endpoint.tensor for endpoint in servable.inputs],
         [endpoint.tensor for endpoint in servable.outputs],
         threads,
+        servable.serving.mixed_precision or "none",
     )
     loaded = Loaded(
         key=located.key,
@@ -128,8 +129,6 @@ def warm_up(loaded: Loaded) -> None:
     having been warmed up, and its outputs are checked with each batch. PermanentLoadError: outputs that do not follow
     the rows, or any other error. PassingLoadError: too little memory, or an answer that says try again.
     """
-    if not loaded.servable.takes_zeros:
-        return
     for count in _warmup_rows(loaded.servable):
         try:
             outputs = loaded.predict({spec.name: zeros(spec, count) for spec in loaded.signature.inputs})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from consumer.models.engine import MixedPrecision
 from consumer.models.signature import Signature, TensorSpec
 
 Format = Literal["keras", "h5", "savedmodel"]
@@ -18,11 +19,13 @@ class ServingOptions:
 
     `warmup_rows`: batch sizes that are predicted before it serves. `batch_buckets`, ascending: batches are padded to
     the next of these and their outputs cut, so that a compiled model sees few shapes; empty: not. `jit_compile`: XLA.
+    `mixed_precision`: the dtype that float32 may be computed with. None: as for all models, which is up to the process.
     """
 
     warmup_rows: tuple[int, ...] = (1, 2)
     batch_buckets: tuple[int, ...] = ()
-    jit_compile: bool = False
+    jit_compile: bool | None = None
+    mixed_precision: MixedPrecision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Endpoint:
 class Servable:
     """What the helper process found: it has opened this folder and called it once.
 
-    `weights_bytes` are those of the variables. `takes_zeros`: whether zeros can warm it up.
+    `weights_bytes` are those of the variables.
     """
 
     folder: Path
@@ -46,7 +49,6 @@ class Servable:
     outputs: tuple[Endpoint, ...]
     rows: int | None
     weights_bytes: int
-    takes_zeros: bool = True
     serving: ServingOptions = field(default_factory=ServingOptions)
 
     @property

@@ -1,6 +1,7 @@
 """The disk cache: whole entries or none, a bound, and several processes that share it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,41 @@ def test_what_is_in_use_stays(root: Path) -> None:
         assert (folder / "deep" / "file").exists()
     cache.drop(A)
     assert not has(cache, A)
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo", "link", "broken link"])
+def test_what_is_no_folder_makes_room_for_the_entry(root: Path, tmp_path: Path, kind: str) -> None:
+    cache = DiskCache(root, MB)
+    place = root / "entries" / A
+    match kind:
+        case "file":
+            place.touch()
+        case "fifo":
+            os.mkfifo(place)
+        case "link":
+            place.symlink_to(tmp_path)
+        case _:
+            place.symlink_to("nowhere")
+    assert not has(cache, A)
+    for _ in range(2):
+        fill(cache, A)
+        assert has(cache, A)
+        assert not place.is_symlink()
+    assert list((root / "work").iterdir()) == []
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("gone", ["", "entries", "work"])
+def test_a_cache_that_was_removed_is_made_again(root: Path, gone: str) -> None:
+    cache = DiskCache(root, 15)
+    fill(cache, A)
+    shutil.rmtree(root / gone)
+    assert has(cache, A) is (gone == "work")
+    cache.drop(A)
+    assert cache.nbytes() == 0
+    fill(cache, B)
+    assert has(cache, B)
+    assert root.stat().st_mode & 0o777 == 0o700
 
 
 def test_an_entry_larger_than_the_cache_can_be_used_once(root: Path) -> None:

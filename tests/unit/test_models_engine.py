@@ -18,8 +18,18 @@ import pytest
 from numpy.typing import NDArray
 
 from consumer.models.backend import load_keras, load_tensorflow
-from consumer.models.engine import Code, EngineError, EngineUnavailableError, Session, Threads, open_library, trim
+from consumer.models.engine import (
+    Code,
+    EngineError,
+    EngineUnavailableError,
+    MixedPrecision,
+    Session,
+    Threads,
+    open_library,
+    trim,
+)
 from consumer.models.engine.library import Library
+from consumer.models.engine.session import session_config
 from consumer.models.errors import PassingLoadError, PermanentLoadError
 from consumer.models.runtime import Loaded, is_passing, warm_up
 from consumer.models.servable import Servable, ServingOptions
@@ -449,13 +459,29 @@ def test_the_configuration_is_what_tensorflow_reads() -> None:
 
     for threads in (Threads(), Threads(3, 300), Threads(inter=-1)):
         config = config_pb2.ConfigProto()
-        config.ParseFromString(threads.config())
+        config.ParseFromString(session_config(threads, "none"))
         assert (config.intra_op_parallelism_threads, config.inter_op_parallelism_threads) == (
             threads.intra,
             threads.inter,
         )
         assert config.gpu_options.allow_growth
-        assert config.SerializeToString(deterministic=True) == threads.config()
+        assert config.SerializeToString(deterministic=True) == session_config(threads, "none")
+
+
+@pytest.mark.parametrize(
+    ("precision", "option"),
+    [("bfloat16", "auto_mixed_precision_onednn_bfloat16"), ("float16", "auto_mixed_precision")],
+)
+def test_mixed_precision_is_an_option_of_the_session(precision: MixedPrecision, option: str) -> None:
+    load_tensorflow()
+    from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
+
+    encoded = session_config(Threads(3), precision)
+    config = config_pb2.ConfigProto()
+    config.ParseFromString(encoded)
+    rewrites = rewriter_config_pb2.RewriterConfig(**{option: rewriter_config_pb2.RewriterConfig.ON})
+    assert config.graph_options.rewrite_options == rewrites
+    assert config.SerializeToString(deterministic=True) == encoded
 
 
 @pytest.mark.parametrize(
@@ -546,13 +572,6 @@ def test_a_model_of_fixed_rows_is_warmed_up_with_them(folder: Path) -> None:
     watched = savedmodels.load(identity(folder, 3, 1, 1), Watched)
     warm_up(watched)
     assert watched.rows == [3]
-
-
-def test_a_model_that_the_helper_could_not_warm_up_is_left_alone(folder: Path) -> None:
-    servable = savedmodels.servable(identity(folder, None, None).folder, takes_zeros=False)
-    watched = savedmodels.load(servable, Watched)
-    warm_up(watched)
-    assert watched.rows == []
 
 
 def test_outputs_must_follow_the_rows(folder: Path) -> None:

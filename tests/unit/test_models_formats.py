@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import pytest
 from consumer.models.backend import load_keras, load_tensorflow
 from consumer.models.digest import sha256
 from consumer.models.engine import EngineError
+from consumer.models.engine.session import has_bfloat16
 from consumer.models.errors import PermanentLoadError, StaleError, TooLargeError
 from consumer.models.opening import Opener, OpenOptions
 from consumer.models.runtime import Loaded
@@ -261,9 +264,13 @@ def test_a_model_that_does_not_take_zeros_is_served_all_the_same(opened: Open, t
     np.testing.assert_array_equal(opened(folder).predict({"x": np.array([b"1.5"], object)})["number"], f4(1.5))
 
 
-def compiled(folder: Path) -> Path:
-    (folder / "manifest.json").write_text(json.dumps({"serving": {"jit_compile": True, "batch_buckets": [2, 4]}}))
+def asking(folder: Path, **serving: Any) -> Path:
+    (folder / "manifest.json").write_text(json.dumps({"serving": serving}))
     return folder
+
+
+def compiled(folder: Path) -> Path:
+    return asking(folder, jit_compile=True, batch_buckets=[2, 4])
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -285,6 +292,115 @@ def test_xla_compiles_what_asks_for_it(opened: Open, tmp_path: Path, format_: st
 
 def test_what_xla_cannot_compile_is_not_served(opened: Open, tmp_path: Path) -> None:
     assert "XLA cannot compile it" in refused(opened, compiled(stored(tmp_path, zoo.text(), "keras")))
+
+
+# how exactly it computes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_mixed_precision_is_in_effect(opened: Open, tmp_path: Path, format_: str) -> None:
+    folder = stored(tmp_path, zoo.dense(features=512), format_)
+    usual = opened(folder)
+    (name,) = (spec.name for spec in usual.signature.inputs)
+    loaded = opened(asking(folder, mixed_precision="bfloat16"))
+    assert loaded.signature == usual.signature
+    inputs = {name: np.random.default_rng(1).random((64, 512), np.float32)}
+    (exact,), (mixed,) = usual.predict(inputs).values(), loaded.predict(inputs).values()
+    assert mixed.dtype == np.float32
+    off = np.abs(mixed - exact) / exact
+    if has_bfloat16():
+        assert 2**-12 < off.max() < 2**-7  # it has 8 bits, float32 24
+    else:
+        assert off.max() == 0
+    (again,) = opened(asking(folder, mixed_precision="none")).predict(inputs).values()
+    np.testing.assert_array_equal(again, exact)
+
+
+def test_float16_without_a_gpu_changes_nothing(opened: Open, tmp_path: Path) -> None:
+    if load_tensorflow().config.list_physical_devices("GPU"):
+        pytest.skip("there is a GPU")
+    folder = stored(tmp_path, zoo.dense(features=512), "keras")
+    inputs = {"features": np.random.default_rng(1).random((64, 512), np.float32)}
+    exact = opened(folder).predict(inputs)["scores"]
+    mixed = opened(asking(folder, mixed_precision="float16")).predict(inputs)["scores"]
+    np.testing.assert_array_equal(mixed, exact)
+
+
+def test_what_a_manifest_leaves_open_is_as_for_all_models(tmp_path: Path) -> None:
+    folder = stored(tmp_path, zoo.dense(), "keras")
+    options = OpenOptions(frozenset(), 1 << 30, jit_compile=True, mixed_precision="bfloat16")
+    opener = Opener(options, tmp_path / "disk-cache", 1 << 30)
+
+    def found(folder: Path) -> tuple[bool | None, str | None, bool]:
+        located = locate(folder, "m", 1)
+        assert located is not None
+        loaded = opener.open(located, NEVER)
+        loaded.close()
+        is_compiled = b"_XlaMustCompile" in (loaded.servable.folder / "saved_model.pb").read_bytes()
+        serving = loaded.servable.serving
+        return serving.jit_compile, serving.mixed_precision, is_compiled
+
+    try:
+        assert found(folder) == (True, "bfloat16", True)
+        assert found(asking(folder, warmup_rows=[1])) == (True, "bfloat16", True)
+        assert found(asking(folder, jit_compile=False, mixed_precision="none")) == (False, "none", False)
+    finally:
+        opener.close(10)
+
+
+# what it counts with -----------------------------------------------------------------------------------------------
+
+COUNTED = """
+import json, sys, threading
+from pathlib import Path
+
+from consumer.models.engine import trim
+from consumer.models.opening import Opener, OpenOptions
+from consumer.models.store import locate
+
+opener = Opener(OpenOptions(frozenset(), 1 << 30), Path(sys.argv[1]), 1 << 30)
+version = locate(Path(sys.argv[2]), "m", 1)
+first, second = opener.open(version, threading.Event()), opener.open(version, threading.Event())
+counted = [first.nbytes, second.nbytes]
+first.close(), second.close(), trim()
+counted.append(opener.open(version, threading.Event()).nbytes)
+opener.close(10)
+print(json.dumps(counted))
+"""
+
+
+def counted(tmp_path: Path, folder: Path) -> list[int]:
+    """The bytes of a version that a new process opens, opens once more, and opens again when it has closed both."""
+    ended = subprocess.run(
+        [sys.executable, "-c", COUNTED, str(tmp_path / "disk-cache"), str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return list(json.loads(ended.stdout))
+
+
+def test_a_model_counts_with_its_variables_and_little_more_whoever_was_before(tmp_path: Path) -> None:
+    keras = load_keras()
+    inputs = keras.Input((2048,), name="x")
+    model = keras.Model(inputs, keras.layers.Dense(2048)(keras.layers.Dense(2048)(inputs)))
+    weights = 2 * 2048 * 2049 * 4
+    for nbytes in counted(tmp_path, stored(tmp_path, model, "keras")):
+        assert weights <= nbytes < 1.5 * weights
+
+
+def test_constants_of_a_graph_count(tmp_path: Path) -> None:
+    tf = load_tensorflow()
+    weights = np.random.default_rng(1).random((2048, 1024), np.float32)
+    folder = zoo.put_module(
+        tmp_path / "m" / "1",
+        lambda x: {"y": tf.matmul(x, tf.constant(weights))},
+        x=tf.TensorSpec([None, 2048], tf.float32, name="x"),
+    )
+    for nbytes in counted(tmp_path, folder):
+        assert nbytes >= weights.nbytes
 
 
 # what is not served ------------------------------------------------------------------------------------------------

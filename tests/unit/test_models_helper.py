@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,21 +10,26 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.models.backend import load_tensorflow
 from consumer.models.engine import Threads
-from consumer.models.errors import StaleError
+from consumer.models.errors import PassingLoadError, PermanentLoadError, StaleError
 from consumer.models.exporting import ExportOptions
 from consumer.models.helper import wire
-from consumer.models.helper.process import Helpers
-from consumer.models.opening import Opener
+from consumer.models.helper.process import MAX_SLOW, Helpers
+from consumer.models.loader import LoadDone, Loader
+from consumer.models.opening import Opener, OpenOptions
 from consumer.models.servable import Endpoint, Servable, ServingOptions
 from consumer.models.signature import TensorSpec
-from consumer.models.store import Located, locate
+from consumer.models.store import LocalStore, Located, locate
+from schemas.reasons import Reason
 from tests import models_zoo as zoo
 
 WAIT_S = 120
@@ -42,10 +48,11 @@ def descriptors() -> int:
 
 
 def gone(pid: int) -> bool:
-    """Ended; what nobody of ours has to reap may be there as a zombie."""
+    """Ended with all its threads; what nobody of ours has to reap may be there as a zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
-    except FileNotFoundError:
+        is_zombie = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+        return is_zombie and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 
@@ -54,7 +61,7 @@ def gone(pid: int) -> bool:
 PLACE = Path("/store/m/1")
 LOCATED = Located("m", 1, PLACE, ("model.keras",), (), None)
 TARGET = Path("/cache/work/1/model")
-SERVING = ServingOptions(warmup_rows=(1, 4), batch_buckets=(4, 8), jit_compile=True)
+SERVING = ServingOptions(warmup_rows=(1, 4), batch_buckets=(4, 8), jit_compile=True, mixed_precision="bfloat16")
 SERVABLE = Servable(
     TARGET,
     "keras",
@@ -74,7 +81,6 @@ def test_requests_arrive_as_they_were_made() -> None:
     line = wire.request_line(request)
     assert line.endswith(b"\n")
     assert wire.read_request(line) == request
-    assert wire.read_request(wire.request_line(wire.Prepare())) == wire.Prepare()
 
 
 def test_answers_arrive_as_they_were_made() -> None:
@@ -199,17 +205,23 @@ def request(folder: Path, target: Path) -> wire.OpenRequest:
     return wire.OpenRequest(located, target, ExportOptions(1 << 30), ServingOptions(), Threads(), 1 << 33)
 
 
-def test_a_helper_has_no_secrets_and_is_modest(opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def start(helpers: Helpers, folder: Path) -> int:
+    """Have a helper started and left idle, in a folder of this test's own: its process id."""
+    version = folder / "m" / "1"
+    version.mkdir(parents=True, exist_ok=True)
+    (version / "model.keras").write_bytes(b"x")
+    with pytest.raises(PermanentLoadError, match="archive, or a truncated one"):
+        helpers.open(request(version, folder / "target"), WAIT_S, NEVER)
+    return helpers.pids[-1]
+
+
+def test_a_helper_has_no_secrets_and_is_modest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOADONCE_SASL_PASSWORD", "secret")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     helpers = Helpers(size=1)
     try:
-        with pytest.raises(Exception, match="archive, or a truncated one"):
-            (tmp_path / "m" / "1").mkdir(parents=True)
-            (tmp_path / "m" / "1" / "model.keras").write_bytes(b"x")
-            helpers.open(request(tmp_path / "m" / "1", tmp_path / "target"), WAIT_S, NEVER)
-        (pid,) = helpers.pids
+        pid = start(helpers, tmp_path)
         proc = Path(f"/proc/{pid}")
         environment = (proc / "environ").read_bytes()
         assert b"TF_CPP_MIN_LOG_LEVEL=3" in environment
@@ -224,12 +236,10 @@ def test_a_helper_has_no_secrets_and_is_modest(opener: Opener, tmp_path: Path, m
         helpers.close(WAIT_S)
 
 
-def test_closing_leaves_no_process_and_no_descriptor() -> None:
+def test_closing_leaves_no_process_and_no_descriptor(tmp_path: Path) -> None:
     before = descriptors()
     helpers = Helpers()
-    helpers.start()
-    until(lambda: len(helpers.pids) == 1)
-    (pid,) = helpers.pids
+    pid = start(helpers, tmp_path)
     helpers.close(WAIT_S)
     assert not Path(f"/proc/{pid}").exists()
     assert descriptors() == before
@@ -241,46 +251,82 @@ def request_of_nothing() -> wire.OpenRequest:
     return wire.OpenRequest(LOCATED, TARGET, ExportOptions(1), ServingOptions(), Threads(), None)
 
 
-def test_a_helper_that_nobody_needs_ends() -> None:
-    helpers = Helpers(idle_s=0.1)
-    helpers.start()
-    until(lambda: helpers.started == 1)
+def test_a_helper_that_nobody_needs_ends(tmp_path: Path) -> None:
+    helpers = Helpers(idle_s=1)
+    pid = start(helpers, tmp_path)
     until(lambda: not helpers.pids)
+    until(lambda: gone(pid))
     helpers.close(WAIT_S)
 
 
-def test_a_helper_dies_with_the_consumer() -> None:
+def test_a_helper_dies_with_the_consumer(tmp_path: Path) -> None:
     code = (
-        "import time; from consumer.models.helper.process import Helpers\n"
-        "helpers = Helpers(); helpers.start()\n"
-        "while not helpers.pids: time.sleep(0.01)\n"
-        "print(helpers.pids[0], flush=True); time.sleep(600)"
+        "import pathlib, time; from tests.unit.test_models_helper import Helpers, start\n"
+        f"print(start(Helpers(), pathlib.Path({str(tmp_path)!r})), flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as consumer:
         assert consumer.stdout is not None
         pid = int(consumer.stdout.readline())
-        until(lambda: b"helper.worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        assert b"helper.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
         consumer.kill()
     until(lambda: gone(pid))
 
 
 def test_an_idle_helper_that_has_died_is_replaced(tmp_path: Path) -> None:
     helpers = Helpers(size=1)
-    folder = tmp_path / "m" / "1"
-    folder.mkdir(parents=True)
-    (folder / "model.keras").write_bytes(b"x")
     try:
-        helpers.start()
-        until(lambda: len(helpers.pids) == 1)
-        (pid,) = helpers.pids
+        pid = start(helpers, tmp_path)
         os.kill(pid, signal.SIGKILL)
         until(lambda: gone(pid))
-        with pytest.raises(Exception, match="archive, or a truncated one"):
-            helpers.open(request(folder, tmp_path / "target"), WAIT_S, NEVER)
+        assert start(helpers, tmp_path) != pid
         assert helpers.started == 2
         assert not Path(f"/proc/{pid}").exists()
     finally:
         helpers.close(WAIT_S)
+
+
+def hanging(store: Path) -> Path:
+    """A version that can be opened and never ends when it is called."""
+    tf = load_tensorflow()
+
+    def endless(x: Any) -> dict[str, Any]:
+        return {"y": tf.while_loop(lambda i, _: i < i + 1, lambda i, v: (i * 1, v + 1.0), [tf.constant(0), x])[1]}
+
+    return zoo.put_module(store / "hanging" / "1", endless, x=tf.TensorSpec([None], tf.float32, name="x"))
+
+
+def test_a_version_that_never_ends_keeps_a_place_for_a_while_only(tmp_path: Path) -> None:
+    never_ends = hanging(tmp_path)
+    good = zoo.put(zoo.sequential(), tmp_path, "good", 1, "keras")
+    cancelled = threading.Event()
+    errors: list[BaseException] = []
+
+    def hang(place: int) -> None:
+        try:
+            helpers.open(request(never_ends, tmp_path / f"hung-{place}"), WAIT_S, cancelled)
+        except StaleError as error:
+            errors.append(error)
+
+    helpers = Helpers(size=1, slow_s=1)
+    threads = [threading.Thread(target=hang, args=(place,)) for place in range(1 + MAX_SLOW)]
+    try:
+        for thread in threads[:-1]:
+            thread.start()
+        until(lambda: len(helpers.busy_pids) == MAX_SLOW)  # one in its place, and one more for each that is slow
+        assert helpers.open(request(good, tmp_path / "target"), WAIT_S, NEVER)["format"] == "keras"
+        threads[-1].start()
+        until(lambda: len(helpers.busy_pids) == 1 + MAX_SLOW)
+        enough = threading.Event()
+        with pytest.raises(StaleError):  # that is all there are
+            threading.Timer(2, enough.set).start()
+            helpers.open(request(good, tmp_path / "target"), WAIT_S, enough)
+        assert helpers.started == 1 + MAX_SLOW
+    finally:
+        cancelled.set()
+        for thread in threads:
+            thread.join(WAIT_S)
+        helpers.close(WAIT_S)
+    assert len(errors) == len(threads)
 
 
 def test_opened_once_it_is_found_in_the_disk_cache(opener: Opener, store_of_one: Located, tmp_path: Path) -> None:
@@ -319,6 +365,52 @@ def test_a_broken_entry_is_made_anew(opener: Opener, tmp_path: Path, file: str, 
     loaded.close()
     (mended,) = (tmp_path / "cache" / "entries").glob(f"*/{file}")
     assert mended.read_bytes() != b"garbage"
+
+
+def test_a_disk_cache_that_others_may_write_to_meanwhile_is_not_used(opener: Opener, tmp_path: Path) -> None:
+    located = locate(zoo.put(zoo.sequential(), tmp_path, "m", 1, "keras"), "m", 1)
+    assert located is not None
+    cache = tmp_path / "cache"
+    own = Opener(opener._options, cache, 1 << 30)
+    own.helpers = opener.helpers
+    cache.chmod(0o777)
+    with pytest.raises(PassingLoadError, match="others can write to the disk cache"):
+        own.open(located, NEVER)
+    cache.chmod(0o700)
+    own.open(located, NEVER).close()
+
+
+def test_a_disk_cache_that_was_removed_is_made_again(opener: Opener, tmp_path: Path) -> None:
+    located = locate(zoo.put(zoo.sequential(), tmp_path, "m", 1, "keras"), "m", 1)
+    assert located is not None
+    own = Opener(opener._options, tmp_path / "cache", 1 << 30)
+    own.helpers = opener.helpers
+    for _ in range(2):
+        loaded = own.open(located, NEVER)
+        shutil.rmtree(tmp_path / "cache")  # with what is open
+        (answer,) = loaded.predict({"pair": np.array([[1, 2]], np.float32)}).values()
+        assert answer.tolist() == [[6]]
+        loaded.close()
+
+
+def test_a_version_that_never_ends_is_tried_once(tmp_path: Path) -> None:
+    located = locate(hanging(tmp_path), "hanging", 1)
+    assert located is not None
+    own = Opener(OpenOptions(frozenset(), 1 << 30, load_timeout_s=2), tmp_path / "cache", 1 << 30)
+    done: SimpleQueue[LoadDone | BaseException] = SimpleQueue()
+    loader = Loader(
+        done.put, LocalStore(tmp_path), own, attempts=3, backoff_s=0.01, backoff_max_s=0.01, events=zoo.Told()
+    )
+    try:
+        loader.submit(located)
+        ended = done.get(timeout=WAIT_S)
+        assert isinstance(ended, LoadDone)
+        assert (ended.permanent, ended.attempts) == (True, 1)
+        assert ended.failure is not None
+        assert ended.failure.reason is Reason.MODEL_UNAVAILABLE
+    finally:
+        loader.close(10)
+        own.close(WAIT_S)
 
 
 PROGRAM = """

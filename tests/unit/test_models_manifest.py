@@ -20,6 +20,13 @@ def parsed(**document: Any) -> Manifest:
     return parse(json.dumps(document).encode())
 
 
+def test_what_differs_from_the_defaults_is_written() -> None:
+    serving = ServingOptions(jit_compile=False, mixed_precision="none")  # not the same as to say nothing
+    document = document_of(Manifest(serving=serving))
+    assert document["serving"] == {"jit_compile": False, "mixed_precision": "none"}
+    assert parsed(**document).serving == serving
+
+
 def test_everything_a_manifest_may_say() -> None:
     manifest = parsed(
         files={"saved_model.pb": DIGEST.upper(), "variables/variables.index": DIGEST},
@@ -28,14 +35,19 @@ def test_everything_a_manifest_may_say() -> None:
             {"name": "any", "datatype": "BYTES", "shape": None},
         ],
         outputs=[{"name": "y", "datatype": "INT64", "shape": [4]}],
-        serving={"warmup_rows": [1, 65_536], "batch_buckets": [8, 32], "jit_compile": True},
+        serving={
+            "warmup_rows": [1, 65_536],
+            "batch_buckets": [8, 32],
+            "jit_compile": True,
+            "mixed_precision": "bfloat16",
+        },
         made_by="somebody",
     )
     assert manifest == Manifest(
         {"saved_model.pb": DIGEST, "variables/variables.index": DIGEST},
         (TensorSpec("x", "FP32", (None, 3)), TensorSpec("any", "BYTES", None)),
         (TensorSpec("y", "INT64", (4,)),),
-        ServingOptions((1, 65_536), (8, 32), jit_compile=True),
+        ServingOptions((1, 65_536), (8, 32), jit_compile=True, mixed_precision="bfloat16"),
     )
     assert parse(json.dumps(document_of(manifest)).encode()) == manifest
     assert parsed() == Manifest()
@@ -49,7 +61,7 @@ def test_everything_a_manifest_may_say() -> None:
         ({"warmup_row": [1]}, "no option 'warmup_row'; is `warmup_rows` meant?"),
         ({"Batch_Bucket": [1]}, "is `batch_buckets` meant?"),
         ({"jit-compile": True}, "is `jit_compile` meant?"),
-        ({"threads": 1}, "there are warmup_rows, batch_buckets, jit_compile"),
+        ({"threads": 1}, "there are warmup_rows, batch_buckets, jit_compile, mixed_precision"),
         ({"x\n" * 1000: 1}, "no option 'x?x?"),
         ({"warmup_rows": 1}, "warmup_rows"),
         ({"warmup_rows": []}, "warmup_rows is empty"),
@@ -64,6 +76,9 @@ def test_everything_a_manifest_may_say() -> None:
         ({"batch_buckets": list(range(1, 66))}, "batch_buckets"),
         ({"jit_compile": 1}, "jit_compile"),
         ({"jit_compile": None}, "jit_compile"),
+        ({"mixed_precision": None}, "mixed_precision is not one of none, bfloat16, float16"),
+        ({"mixed_precision": "bf16"}, "mixed_precision"),
+        ({"mixed_precision": ["bfloat16"]}, "mixed_precision"),
     ],
 )
 def test_serving_options_that_cannot_be(serving: Any, why: str) -> None:

@@ -122,16 +122,6 @@ def open_library() -> Library:
     return _loaded
 
 
-def trim() -> None:
-    """Give memory that has been freed back to the system, where the C library can (glibc's malloc_trim).
-
-    To be called after sessions were closed: without it, their weights may stay with the process.
-    """
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if malloc_trim is not None:
-        malloc_trim(0)
-
-
 def _folder() -> Path:
     spec = find_spec("tensorflow")
     if spec is None or spec.origin is None:

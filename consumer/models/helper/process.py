@@ -10,17 +10,27 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from consumer.models.errors import PassingLoadError, PermanentLoadError, StaleError, TooLargeError
+from consumer.models.errors import (
+    PassingLoadError,
+    PermanentLoadError,
+    StaleError,
+    TookTooLongError,
+    TooLargeError,
+)
 from consumer.models.helper import wire
 
 SIZE = 2
 """Helpers at once: each takes a core."""
+SLOW_S = 30.0
+"""Helpers that have been at one version for so long do not count, ..."""
+MAX_SLOW = 2
+"""... up to so many: a version that never ends must not keep others from being opened."""
 IDLE_S = 300.0
 """A helper that nobody needs for so long ends: it holds some 760 MB."""
 START_S = 120.0
@@ -34,7 +44,7 @@ _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _POLL_S = 0.05
 _EXIT_S = 5.0
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-_ENVIRONMENT_PREFIXES = ("LC_", "PYTHON", "TF_", "XLA_", "CUDA", "NVIDIA", "OMP_")
+_ENVIRONMENT_PREFIXES = ("LC_", "PYTHON", "TF_", "XLA_", "CUDA", "NVIDIA", "OMP_", "ONEDNN_")
 _FOLDER = Path(__file__).parents[3]
 """The one that `consumer` is in."""
 
@@ -44,14 +54,21 @@ _log = logging.getLogger(__name__)
 
 
 class Helpers:
-    """Up to `size` helpers; `open` may be called from any thread. Nothing is started before it is needed."""
+    """Up to `size` helpers, and some in place of slow ones; `open` may be called from any thread.
 
-    def __init__(self, *, size: int = SIZE, idle_s: float = IDLE_S) -> None:
+    Nothing is started before it is needed.
+    """
+
+    def __init__(self, *, size: int = SIZE, idle_s: float = IDLE_S, slow_s: float = SLOW_S) -> None:
         self.started = 0
         """Helpers that have been started so far."""
         self._idle_s = idle_s
-        self._places = threading.BoundedSemaphore(size)
+        self._size = size
+        self._slow_s = slow_s
         self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
+        self._since: list[float] = []
+        """When each of those who have a place, which are as many as helpers at work or being started, got it."""
         self._idle: list[_Helper] = []
         self._busy: set[_Helper] = set()
         self._closed = threading.Event()
@@ -60,32 +77,18 @@ class Helpers:
         self._keeper = threading.Thread(target=self._keep, name="helpers", daemon=True)
         self._keeper.start()
 
-    def start(self) -> None:
-        """Have a helper begin to import TensorFlow."""
-        with self._lock:
-            if self._idle or self._busy or self._closed.is_set():
-                return
-        order: Future[_Helper] = Future()
-        order.add_done_callback(self._prepare)
-        self._orders.put(order)
-
     def open(self, request: wire.OpenRequest, timeout_s: float, cancelled: threading.Event) -> Mapping[str, object]:
         """The document of the servable, unchecked. Waits for a helper, and then at most `timeout_s` for it.
 
-        StaleError: cancelled, or closed. PermanentLoadError: the model ended its helper. PassingLoadError: it took too
-        long, or too much of this machine's memory. Or whatever LoadError the helper answers.
+        StaleError: cancelled, or closed. PermanentLoadError: the model ended its helper. TookTooLongError: it took
+        longer. PassingLoadError: it took too much of this machine's memory, or there was no helper in time. Or whatever
+        LoadError the helper answers.
         """
 
         def given_up() -> bool:
             return cancelled.is_set() or self._closed.is_set()
 
-        deadline = time.monotonic() + START_S + timeout_s
-        while not self._places.acquire(timeout=_POLL_S):
-            if given_up():
-                raise StaleError
-            if time.monotonic() > deadline:
-                raise PassingLoadError("no helper process was free in time")
-        try:
+        with self._place(START_S + timeout_s, given_up):
             helper = self._take(given_up)
             try:
                 answer = helper.ask(request, timeout_s, given_up)
@@ -93,8 +96,6 @@ class Helpers:
                 self._end(helper)
                 raise
             self._give_back(helper)
-        finally:
-            self._places.release()
         if isinstance(answer, wire.Failed):
             raise _KINDS[answer.kind](answer.message)
         return answer.document
@@ -123,6 +124,30 @@ class Helpers:
             helper.end()
         for helper in busy:  # their threads reap them
             helper.kill()
+
+    @contextmanager
+    def _place(self, timeout_s: float, given_up: Callable[[], bool]) -> Iterator[None]:
+        """Wait for a helper's place, which is had while inside."""
+        deadline = time.monotonic() + timeout_s
+        with self._freed:
+            while not self._has_room():
+                if given_up():
+                    raise StaleError
+                if time.monotonic() > deadline:
+                    raise PassingLoadError("no helper process was free in time")
+                self._freed.wait(_POLL_S)
+            self._since.append(since := time.monotonic())
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._since.remove(since)
+                self._freed.notify()
+
+    def _has_room(self) -> bool:
+        now = time.monotonic()
+        slow = sum(now - since > self._slow_s for since in self._since)
+        return len(self._since) < self._size + min(slow, MAX_SLOW)
 
     def _take(self, given_up: Callable[[], bool]) -> "_Helper":
         """An idle helper, or a new one."""
@@ -164,12 +189,6 @@ class Helpers:
         with self._lock:
             self._busy.discard(helper)
         helper.end()
-
-    def _prepare(self, order: "Future[_Helper]") -> None:
-        if order.exception() is None:
-            helper = order.result()
-            helper.prepare()
-            self._give_back(helper)
 
     def _keep(self) -> None:
         while True:
@@ -239,11 +258,6 @@ class _Helper:
         except OSError:
             return False
 
-    def prepare(self) -> None:
-        """Have it import TensorFlow."""
-        with suppress(OSError):  # whoever asks next notices
-            self._connection.send(wire.request_line(wire.Prepare()))
-
     def ask(
         self, request: wire.OpenRequest, timeout_s: float, given_up: Callable[[], bool]
     ) -> wire.Opened | wire.Failed:
@@ -262,8 +276,9 @@ class _Helper:
         except wire.WireError as error:
             raise PermanentLoadError(f"opening it upset the helper process: {error}") from None
         except TimeoutError:
-            what = f"opening it took more than {timeout_s:g} s" if self._ready else "the helper process did not start"
-            raise PassingLoadError(what) from None
+            if self._ready:
+                raise TookTooLongError(f"opening it took more than {timeout_s:g} s") from None
+            raise PassingLoadError("the helper process did not start") from None
         except (ConnectionError, EOFError):
             raise self._ended() from None
 

@@ -51,11 +51,6 @@ class OpenRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepare:
-    """Import TensorFlow, so that the first version need not wait for it."""
-
-
-@dataclass(frozen=True, slots=True)
 class Ready:
     """TensorFlow is imported."""
 
@@ -75,17 +70,13 @@ class Failed:
     message: str
 
 
-Request = OpenRequest | Prepare
 Answer = Ready | Opened | Failed
 
 
-def request_line(request: Request) -> bytes:
+def request_line(request: OpenRequest) -> bytes:
     """One line, its end included."""
-    if isinstance(request, Prepare):
-        return b'{"ask":"prepare"}\n'
     return _line(
         {
-            "ask": "open",
             "key": request.located.key,
             "version": request.located.version,
             "path": str(request.located.path),
@@ -99,19 +90,19 @@ def request_line(request: Request) -> bytes:
     )
 
 
-def read_request(line: bytes) -> Request:
+def read_request(line: bytes) -> OpenRequest:
     """What `request_line` has written. The version comes without fingerprint and manifest, which have been checked."""
     asked = json.loads(line)
-    if asked["ask"] == "prepare":
-        return Prepare()
     files = tuple(asked["files"])
     export = {**asked["export"], "custom_objects": tuple(asked["export"]["custom_objects"])}
-    serving = asked["serving"]
+    serving: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in asked["serving"].items()
+    }
     return OpenRequest(
         Located(asked["key"], asked["version"], Path(asked["path"]), files, (), None),
         Path(asked["target"]),
         ExportOptions(**export),
-        ServingOptions(tuple(serving["warmup_rows"]), tuple(serving["batch_buckets"]), serving["jit_compile"]),
+        ServingOptions(**serving),
         Threads(**asked["threads"]),
         asked["memory_bytes"],
     )

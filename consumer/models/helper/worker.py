@@ -42,17 +42,15 @@ def main(descriptor: int, parent: int) -> None:
         for line in lines:
             request = wire.read_request(line)
             try:
-                if isinstance(request, wire.OpenRequest):
-                    _check(request)
+                _check(request)
                 if not ready:
                     load_keras()
                     connection.sendall(wire.answer_line(wire.Ready()))
                     ready = True
-                if isinstance(request, wire.OpenRequest):
-                    connection.sendall(wire.answer_line(_open(request)))
+                answer: wire.Answer = _open(request)
             except Exception as error:  # noqa: BLE001 - whatever a broken file makes a library raise
-                located = request.located if isinstance(request, wire.OpenRequest) else None
-                connection.sendall(wire.answer_line(_failed(error, located)))
+                answer = _failed(error, request.located)
+            connection.sendall(wire.answer_line(answer))
             gc.collect()
             trim()
 
@@ -81,12 +79,10 @@ _PASSING = {
 }  # fmt: skip
 
 
-def _failed(error: Exception, located: Located | None) -> wire.Failed:
+def _failed(error: Exception, located: Located) -> wire.Failed:
     """Keras and h5py raise anything for a broken file, OSError too; a file that can be read in full is the culprit."""
     if isinstance(error, LoadError):
         return wire.Failed(_kind(error), str(error))
-    if located is None:
-        return wire.Failed("passing", f"the helper process cannot start: {describe(error)}")
     what = describe(error, located.path, located.path.parent.parent)
     if isinstance(error, EngineError):
         what = f"{error.kind}: {one_line(error.message, located.path, located.path.parent.parent)}"
@@ -136,6 +132,7 @@ def _data_bytes() -> int:
 
 
 def _be_modest() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would wait for the model to end
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold a stranger's data
     if sys.platform.startswith("linux"):
