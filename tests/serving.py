@@ -1,19 +1,40 @@
 """A `Serving` as the tests want it: quick, with a listener that remembers, and asked as the loop asks."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from consumer.models.cache import Name, name_of
+from consumer.models.errors import StaleError, TookTooLongError
 from consumer.models.events import ModelEvents
 from consumer.models.opening import Opener
 from consumer.models.policy import Policies
 from consumer.models.runtime import Loaded
 from consumer.models.serving import Serving
-from consumer.models.store import LocalStore
+from consumer.models.store import LocalStore, Located
 from schemas.reasons import Failure
 
 WAIT_S = 60
+
+
+class Held(Opener):
+    """Opens as the given one does, but for versions in `hanging`, as long as they are, and those in `too_long`."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self.hanging: set[Name] = set()
+        self.too_long: set[Name] = set()
+
+    def open(self, located: Located, cancelled: threading.Event) -> Loaded:
+        """As an opener whose helper hangs, or was ended for that."""
+        while name_of(located) in self.hanging:
+            if cancelled.wait(0.002):
+                raise StaleError
+        if name_of(located) in self.too_long:
+            raise TookTooLongError("it took too long")
+        return self._opener.open(located, cancelled)
 
 
 def serving(store: Path, opener: Opener, events: ModelEvents, **options: Any) -> Serving:

@@ -21,7 +21,8 @@ class Cache:
     """Who was used least recently leaves first; never a pinned model, never one in use.
 
     Nobody makes room before having been here for `min_s` seconds: more models in turn than fit would otherwise be
-    loaded for a job each. A model that was replaced or withdrawn while in use counts until its last batch has left.
+    loaded for a job each. A model that was dropped while in use is in memory, and in `nbytes`, until its last batch has
+    left, but keeps nobody out: that is the memory, beyond the bounds, of swaps that do not wait.
     Spares, which nobody has asked for since they were made one, leave before all others, however young, and even with
     a last batch in hand, as what is replaced does.
     """

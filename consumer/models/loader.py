@@ -19,7 +19,6 @@ from consumer.models import engine
 from consumer.models.cache import Name
 from consumer.models.errors import LoadError, PassingLoadError, StaleError, failure_of
 from consumer.models.events import ModelEvents
-from consumer.models.helper import process
 from consumer.models.opening import Opener
 from consumer.models.runtime import Loaded
 from consumer.models.store import Located, Store
@@ -27,8 +26,6 @@ from schemas.reasons import Failure
 
 THREADS = 8
 """Versions in hand at once; most of them wait for their next try."""
-OPENING = process.SIZE + process.MAX_SLOW
-"""Versions being opened at once, each by a helper process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,6 @@ class Loader:
         self._events = events
         self._todo: SimpleQueue[tuple[Located, threading.Event] | None] = SimpleQueue()
         self._in_hand: dict[Name, tuple[Located, threading.Event]] = {}
-        self._opening = threading.Semaphore(OPENING)
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
         self._gone: SimpleQueue[Loaded | None] = SimpleQueue()
@@ -94,11 +90,6 @@ class Loader:
         """Give up on a version that nobody needs any more: it ends with neither a model nor a failure, and soon."""
         if name in self._in_hand:
             self._in_hand[name][1].set()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a thread is free to begin at once."""
-        return len(self._in_hand) < THREADS
 
     def busy(self, key: str, version: int) -> bool:
         """Whether the version is being opened."""
@@ -154,8 +145,7 @@ class Loader:
 
     def _open(self, located: Located, cancelled: threading.Event) -> Loaded:
         fetched = self._store.fetch(located, cancelled)  # a slow download keeps nobody else from being opened
-        with self._opening:
-            loaded = self._opener.open(fetched, cancelled)
+        loaded = self._opener.open(fetched, cancelled)
         loaded.fingerprint = located.fingerprint  # the store's: a copy on the disk has its own
         return loaded
 

@@ -1,13 +1,15 @@
 """What is to be loaded, what is being loaded, what has come of it, and what could not be loaded."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from consumer.models.cache import Name, name_of
 from consumer.models.events import FailedStatus, ModelEvents
 from consumer.models.failures import Failures
-from consumer.models.loader import LoadDone, Loader
+from consumer.models.loader import THREADS, LoadDone, Loader
 from consumer.models.runtime import Loaded
 from consumer.models.store import Catalog, Fingerprint, Located
+from consumer.models.waits import LOOK_TIMEOUT_S
 from schemas.reasons import Failure, Reason, Stage
 
 STALE_LIMIT = 5
@@ -15,6 +17,17 @@ STALE_LIMIT = 5
 
 WITHDRAWN = "the store has it no more"
 CHANGED = "its files changed meanwhile; they are looked at again"
+
+
+@dataclass(slots=True)
+class _Stale:
+    """A version whose files were not those that the last look had seen."""
+
+    times: int
+    """In a row."""
+    ticket: int
+    """The look that will tell more; 0: it has."""
+    deadline: float
 
 
 class Loads:
@@ -32,7 +45,7 @@ class Loads:
         self._events = events
         self._queue: dict[Name, Located] = {}
         self._needed: set[Name] = set()  # somebody waits for them, or would
-        self._stale: dict[Name, tuple[int, int]] = {}  # how often in a row, and the look that will tell more
+        self._stale: dict[Name, _Stale] = {}
 
     def load(self, located: Located) -> Failure | None:
         """This version is needed: why it is not tried now, or None: it is, or is in line."""
@@ -53,13 +66,17 @@ class Loads:
         """Whether `load` has asked for what is being loaded, or only `load_spare` or a probe."""
         return name in self._needed
 
-    def start(self) -> None:
-        """Begin what can be begun."""
-        # While a loaded model waits for room, loading more would only take memory.
-        while self._queue and self._loader.has_room and not self.newcomers:
-            self._loader.submit(self._queue.pop(next(iter(self._queue))))
+    def start(self, takes_a_place: Callable[[Located], bool]) -> None:
+        """Begin what can be begun. While a loaded model waits for room, only what takes another's place: the others
+        would wait, too, and take memory."""
+        for name, located in list(self._queue.items()):
+            if len(self.newcomers) + len(self._loader.in_hand()) >= THREADS:
+                break
+            if not self.newcomers or takes_a_place(located):
+                del self._queue[name]
+                self._loader.submit(located)
 
-    def take(self, done: LoadDone, catalog: Catalog) -> bool:
+    def take(self, done: LoadDone, catalog: Catalog, now: float) -> bool:
         """A load has ended; whether its jobs may now be answered otherwise."""
         self._loader.took(done)
         name = name_of(done.located)
@@ -69,10 +86,10 @@ class Loads:
         elif done.failure is not None:
             self.fail(name, done.failure, done.located.fingerprint, permanent=done.permanent)
         else:
-            times = self._stale.get(name, (0, 0))[0] + 1
+            times = self._stale[name].times + 1 if name in self._stale else 1
             if times < STALE_LIMIT:
                 self._events.load_abandoned(*name, CHANGED if catalog.located(*name) else WITHDRAWN)
-                self._stale[name] = (times, self._look())
+                self._stale[name] = _Stale(times, self._look(), now + LOOK_TIMEOUT_S)
                 self._failures.untold(name)
                 return False
             text = f"the files of version {name[1]} keep changing"
@@ -94,8 +111,9 @@ class Loads:
         self._failures.forget(name)
 
     def abandon(self, name: Name, why: str) -> None:
-        """Nobody wants the newcomer."""
+        """Nobody wants the newcomer, although it has loaded."""
         self._needed.discard(name)
+        self._failures.forget(name)
         self._loader.discard(self.newcomers.pop(name))
         self._events.load_abandoned(*name, why)
 
@@ -121,14 +139,15 @@ class Loads:
             else:
                 self._queue[name] = now
         seen_again = set()
-        for name, (times, ticket) in list(self._stale.items()):
-            if 0 < ticket <= looked:
+        for name, stale in list(self._stale.items()):
+            if stale.ticket > looked:
+                continue
+            if stale.ticket:
                 seen_again.add(name[0])
-                if catalog.located(*name) is None:
-                    del self._stale[name]
-                    self._needed.discard(name)
-                else:
-                    self._stale[name] = (times, 0)
+            stale.ticket = 0
+            if catalog.located(*name) is None:
+                del self._stale[name]
+                self._needed.discard(name)
         return given_up, seen_again
 
     def forget_changed(self, key: str, catalog: Catalog) -> None:
@@ -138,17 +157,26 @@ class Loads:
                 self._failures.follow(name, catalog.located(*name))
 
     def remind(self, now: float, catalog: Catalog) -> list[str]:
-        """Probe what is due; the models of which a failure that may have passed is forgotten."""
-        forgotten = []
+        """Probe what is due, and give up on looks that do not come; the models whose jobs may be answered otherwise."""
+        told = []
         for name, probe in self._failures.due(now):
             located = catalog.located(*name)
             if not probe:
-                forgotten.append(name[0])
+                told.append(name[0])
             elif located is not None:
                 self._line_up(located)
                 if name not in self._queue and not self._loader.busy(*name):
                     self._failures.untold(name)
-        return forgotten
+        for name, stale in list(self._stale.items()):
+            if stale.ticket and now >= stale.deadline:
+                del self._stale[name]
+                self._needed.discard(name)
+                if (located := catalog.located(*name)) is not None:
+                    text = f"the model store has not answered for {LOOK_TIMEOUT_S:g} s"
+                    failure = Failure(Reason.MODEL_UNAVAILABLE, Stage.LOAD, text)
+                    self.fail(name, failure, located.fingerprint, permanent=False)
+                told.append(name[0])
+        return told
 
     def failed(self) -> tuple[FailedStatus, ...]:
         """What could not be loaded, by name and version."""
@@ -160,6 +188,6 @@ class Loads:
 
     def _line_up(self, located: Located) -> None:
         name = name_of(located)
-        waits_for_look = name in self._stale and self._stale[name][1] > 0
+        waits_for_look = name in self._stale and self._stale[name].ticket > 0
         if not waits_for_look and not self._loader.busy(*name) and name not in self.newcomers:
             self._queue[name] = located

@@ -9,6 +9,8 @@ import json
 import os
 import threading
 import time
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +30,7 @@ from consumer.models.errors import (
     PassingLoadError,
     PermanentLoadError,
     StaleError,
+    TookTooLongError,
     TooLargeError,
     describe,
     one_line,
@@ -52,9 +55,13 @@ GRAPH_COPIES = 5
 Large ones have mappings of their own, which malloc does not tell from those of TensorFlow's pool.
 """
 
+MEASURE_S = 10.0
+"""How long a model waits for another that is being opened, so that each is charged with its own memory."""
+POLL_S = 0.05
+
 _SERVABLE = "servable.json"
 _MODEL = "model"
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 """Changes with what entries consist of."""
 
 
@@ -133,7 +140,7 @@ class Opener:
             options.max_bytes, located.key in options.trusted_h5, options.custom_objects, bool(serving.jit_compile)
         )
         entry = self._entry(content, located, export, serving)
-        loaded = self._cached(entry, located, serving)
+        loaded = self._cached(entry, located, serving, cancelled)
         if loaded is None:
             loaded = self._made(entry, located, export, serving, cancelled)
         loaded.load_seconds = time.perf_counter() - began
@@ -149,15 +156,17 @@ class Opener:
             mixed_precision=stated.mixed_precision or usual.mixed_precision,
         )
 
-    def _cached(self, entry: str, located: Located, serving: ServingOptions) -> Loaded | None:
+    def _cached(
+        self, entry: str, located: Located, serving: ServingOptions, cancelled: threading.Event
+    ) -> Loaded | None:
         """From the disk cache. None: it is not there, or broken and therefore gone from now on."""
         with self._disk_cache.get(entry) as folder:
             if folder is None:
                 return None
             try:
                 document = wire.read_servable((folder / _SERVABLE).read_bytes())
-                return self._loaded(wire.servable(document, located, folder / _MODEL, serving), located)
-            except (TooLargeError, PassingLoadError):
+                return self._loaded(wire.servable(document, located, folder / _MODEL, serving), located, cancelled)
+            except (TooLargeError, TookTooLongError, PassingLoadError):
                 raise
             except (wire.WireError, OSError, EngineError, LoadError) as error:
                 if is_passing(error):
@@ -186,34 +195,56 @@ class Opener:
                 raise PermanentLoadError(f"opening it upset the helper process: {error}") from None
             (making.folder / _SERVABLE).write_bytes(wire.servable_line(document))
             folder = making.publish()
-            return self._loaded(wire.servable(document, located, folder / _MODEL, serving), located)
+            return self._loaded(wire.servable(document, located, folder / _MODEL, serving), located, cancelled)
 
-    def _loaded(self, servable: Servable, located: Located) -> Loaded:
+    def _loaded(self, servable: Servable, located: Located, cancelled: threading.Event) -> Loaded:
         manifest.check_signature(located.manifest, servable)
         options = self._options
         if servable.weights_bytes > options.max_bytes:
             raise TooLargeError(
                 f"its variables have {servable.weights_bytes} bytes; the cache may hold {options.max_bytes}"
             )
-        if not self._one_at_a_time.acquire(timeout=options.load_timeout_s):
-            raise PassingLoadError("other models took too long to open")
+        graph = GRAPH_COPIES * (servable.folder / "saved_model.pb").stat().st_size
+        open_library()  # whose memory is not the model's
+        # Past that time each counts what the other allocates: better too much than to wait for one that hangs.
+        alone = self._one_at_a_time.acquire(timeout=MEASURE_S)
         try:
-            open_library()  # whose memory is not the model's
             heap, resident = heap_bytes(), resident_bytes()
-            loaded = open_warm(located, servable, options.threads)
+            loaded = self._opened(servable, located, cancelled)
             if heap is not None and (now := heap_bytes()) is not None:
-                graph = GRAPH_COPIES * (servable.folder / "saved_model.pb").stat().st_size
                 loaded.nbytes = servable.weights_bytes + max(now - heap, graph)
             else:
                 loaded.nbytes = max(servable.weights_bytes, resident_bytes() - resident)
             return loaded
         finally:
-            self._one_at_a_time.release()
+            if alone:
+                self._one_at_a_time.release()
+
+    def _opened(self, servable: Servable, located: Located, cancelled: threading.Event) -> Loaded:
+        """On a thread of its own, which is left behind where it does not come back: a graph can hang here and nowhere
+        else."""
+        opened: Future[Loaded] = Future()
+
+        def work() -> None:
+            try:
+                opened.set_result(open_warm(located, servable, self._options.threads))
+            except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+                opened.set_exception(error)
+
+        threading.Thread(target=work, name="opening", daemon=True).start()
+        limit = self._options.load_timeout_s
+        deadline = time.monotonic() + limit
+        while True:
+            with suppress(TimeoutError):
+                return opened.result(POLL_S)
+            if cancelled.is_set() or time.monotonic() > deadline:
+                opened.add_done_callback(_close)
+                raise StaleError if cancelled.is_set() else TookTooLongError(f"opening it took more than {limit:g} s")
 
     def _entry(self, content: str, located: Located, export: ExportOptions, serving: ServingOptions) -> str:
         """The id of what comes of these files: by content, by what may be done with it and who does it.
 
-        And by the precision: what it is makes no difference, but a helper has called it so.
+        And by how it is called: that makes no difference to what it is, but a helper has called it so before.
         """
         what = [
             _CACHE_FORMAT,
@@ -223,9 +254,17 @@ class Opener:
             export.custom_objects,
             export.jit_compile,
             serving.mixed_precision,
+            serving.warmup_rows,
+            serving.batch_buckets,
             self._versions,
         ]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def _close(opened: "Future[Loaded]") -> None:
+    """What nobody waits for any more."""
+    if opened.exception() is None:
+        opened.result().close()
 
 
 def _must_be_current(located: Located) -> None:

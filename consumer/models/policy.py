@@ -22,9 +22,9 @@ _PINNED = re.compile(f"pinned:({VERSION.pattern})")
 class Policy:
     """`latest`, `latest:N`, `all`, `pinned:VERSION`, or an alias.
 
-    The highest version that loads answers; the N highest, or all, stay loaded where there is room that nobody else
-    needs. Pinned, or by alias, that version answers and no other; an alias that moves to what is not there or does not
-    load leaves the version that it was.
+    The highest version that loads answers, and until it has loaded, one that is; the N highest, or all, stay loaded
+    where there is room that nobody else needs. Pinned, or by alias, that version answers and no other; an alias that
+    moves to what is not there or does not load leaves the version that it was, evicted or not.
     """
 
     kind: Literal["latest", "all", "pinned", "alias"] = LATEST

@@ -70,7 +70,8 @@ class Serving:
     def resolve(self, key: str, version: int | None, alias: str | None) -> Loaded | Failure | None:
         """The model that answers, why none will, or None: wait until `poll` names the key.
 
-        Without version and alias: the first that loads of those the model's policy allows.
+        Without version and alias: the best that is loaded of those the model's policy allows, in the end of those that
+        load.
         """
         if alias is not None:
             return self._by_alias(key, alias)
@@ -95,8 +96,9 @@ class Serving:
             self._waits.expire(now, changed)
             for key in self._loads.remind(now, self._versions.catalog):
                 self._versions.follow(key)
+                changed.add(key)
         self._cache.sweep()
-        self._loads.start()
+        self._loads.start(self._versions.is_better)
         if changed or now >= self._snapshot_at:
             self._snapshot_at = now + SNAPSHOT_S
             self._events.snapshot_taken(self.snapshot())
@@ -176,28 +178,27 @@ class Serving:
         located = catalog.located(key, wanted)
         failure = self._loads.load(located) if located is not None else None
         before = self._versions.meant(key, alias)
-        if before is not None and before != wanted:
-            old = self._cache.get(key, before)
-            if old is not None:
+        if before is not None and before != wanted and catalog.located(key, before) is not None:
+            old = self._by_version(key, before)  # it may have had to make room meanwhile
+            if not isinstance(old, Failure):
                 return old
-            if failure is not None and catalog.located(key, before) is not None:
-                return self._by_version(key, before)  # it had to make room meanwhile
         return self._waits.absent((key, None, alias)) if located is None else failure
 
     def _preload_one(self, name: str) -> bool:
         found = self.resolve(name, None, None)
         if isinstance(found, Failure):
             raise PreloadError(name, found)
-        if found is not None:
-            self._versions.serve(found)
-        return found is not None
+        if found is None:
+            return False
+        self._versions.serve(found)
+        return not self._versions.advance(name)
 
     def _take(self, item: Look | LoadDone | BaseException, changed: set[str]) -> None:
         if isinstance(item, BaseException):
             raise item
         if isinstance(item, Look):
             self._take_look(item, changed)
-        elif self._loads.take(item, self._versions.catalog):
+        elif self._loads.take(item, self._versions.catalog, self._clock()):
             changed.add(item.located.key)
             if item.loaded is None:
                 self._versions.follow(item.located.key)

@@ -5,7 +5,7 @@ from consumer.models.events import Dropped, ModelEvents, VersionStatus
 from consumer.models.loads import WITHDRAWN, Loads
 from consumer.models.policy import Policies
 from consumer.models.runtime import Loaded
-from consumer.models.store import Catalog
+from consumer.models.store import Catalog, Located
 from schemas.reasons import Failure
 
 NO_ROOM = "its policy keeps it where there is room, and there is none"
@@ -22,7 +22,9 @@ class Versions:
         self._policies = policies
         self._events = events
         self._current: dict[str, Loaded] = {}  # who answers jobs that name no version
-        self._aliased: dict[tuple[str, str], int] = {}  # the loaded version that answers an alias
+        # These two outlast an eviction, so that it does not change who answers.
+        self._last: dict[str, int] = {}  # the version that has answered jobs that name none, while the policy means any
+        self._aliased: dict[tuple[str, str], int] = {}  # the version that has answered an alias
         self._kept: dict[str, frozenset[int]] = {}  # what the policy keeps loaded, of models that are in use
         self._waits_for_room: set[Name] = set()
         self._evicted: set[Name] = set()  # until they are asked for again, or gone
@@ -38,23 +40,41 @@ class Versions:
         return loaded
 
     def best(self, key: str) -> Loaded | Failure | None:
-        """The first that loads of those that the policy allows, of which there is one; None: one of them is loading."""
+        """The first that loads of those that may answer, of which there is one; None: it is loading.
+
+        While a better one is loading, the one that has answered so far goes on, and is loaded again if need be.
+        """
         best: Failure | None = None
         for version in self.candidates(key):
-            loaded = self._cache.get(key, version)
+            loaded = self._cache.peek(key, version)
             if loaded is not None:
                 self.serve(loaded)
                 return loaded
             failure = self._loads.load(self.catalog.models[key].versions[version])
             if failure is None:
-                return None
+                return self._go_on(key)
             best = best or failure
         return best
 
+    def _go_on(self, key: str) -> Loaded | None:
+        """The version that has answered so far; None where there is none, or not yet again."""
+        last = self._last.get(key)
+        located = None if last is None else self.catalog.located(key, last)
+        if located is None:
+            return None
+        loaded = self._cache.peek(key, located.version)
+        if loaded is None:
+            self._loads.load(located)
+            return None
+        self.serve(loaded)
+        return loaded
+
     def candidates(self, key: str) -> list[int]:
-        """The versions that may answer jobs that name none, the best first."""
+        """The versions that may answer jobs that name none, the best first; last, the one that has answered so far."""
         entry = self.catalog.models.get(key)
-        return self._policies.of(key).candidates(entry) if entry else []
+        allowed = self._policies.of(key).candidates(entry) if entry else []
+        last = self._last.get(key)
+        return allowed if last is None or last in allowed else [*allowed, last]
 
     def meant(self, key: str, alias: str) -> int | None:
         """The version that has answered the alias so far."""
@@ -71,6 +91,7 @@ class Versions:
         self._cache.touch(loaded)
         old = self._current.get(loaded.key)
         self._current[loaded.key] = loaded
+        self._last[loaded.key] = loaded.version
         if old is not loaded:
             self._events.version_served(loaded, old.version if old else None)
         if old is not None and old is not loaded:
@@ -111,7 +132,7 @@ class Versions:
         self._evicted = {name for name in self._evicted if catalog.located(*name) is not None}
         known = {failed.key for failed in self._loads.failed()} | {loaded.key for loaded in self._cache.models()}
         known |= {key for key, _ in self._aliased} | self.preloaded
-        for key in known | stirred | self._current.keys():
+        for key in known | stirred | self._last.keys():
             if key in stirred or before.models.get(key) is not catalog.models.get(key):
                 self.follow(key)
                 changed.add(key)
@@ -134,33 +155,40 @@ class Versions:
                     self.best(key)
             elif before is not None:
                 self._events.none_served(key, before.version)
-        self._advance(key)
+        self.advance(key)
         self._keep(key)
 
+    def advance(self, key: str) -> bool:
+        """Let the best version that is loaded answer, and load what may be better, beside it; whether there is such."""
+        current = self._current.get(key)
+        if current is None:
+            return False
+        for version in self.candidates(key):
+            if version == current.version:
+                break
+            loaded = self._cache.peek(key, version)
+            if loaded is not None:
+                self.serve(loaded)
+                break
+            if self._loads.load(self.catalog.models[key].versions[version]) is None:
+                return True
+        return False
+
     def _retire(self, key: str) -> None:
-        """The version that answers goes on only while the policy means any, although its files are still there."""
-        entry, current = self.catalog.models.get(key), self._current.get(key)
-        if entry is not None and current is not None and self._policies.of(key).names_none(entry):
+        """The version that answers goes on only while it is there and the policy means any."""
+        entry, last = self.catalog.models.get(key), self._last.get(key)
+        if last is None:
+            return
+        means_none = entry is not None and self._policies.of(key).names_none(entry)
+        if entry is None or last not in entry.versions or means_none:
+            del self._last[key]
+        current = self._current.get(key)
+        if current is not None and means_none:
             if self._has_alias(current):
                 del self._current[key]
                 self._cache.pinned.discard(name_of(current))
             else:
                 self._drop(current, "withdrawn")
-
-    def _advance(self, key: str) -> None:
-        """Let the best version that is loaded answer, and load what may be better, beside it."""
-        current = self._current.get(key)
-        if current is None:
-            return
-        for version in self.candidates(key):
-            if version == current.version:
-                return
-            loaded = self._cache.peek(key, version)
-            if loaded is not None:
-                self.serve(loaded)
-                return
-            if self._loads.load(self.catalog.models[key].versions[version]) is None:
-                return
 
     def _follow_aliases(self, key: str) -> None:
         """Aliases that jobs have used: move those whose new version is loaded, load what the others will mean."""
@@ -220,13 +248,16 @@ class Versions:
     def _take_in(self, newcomer: Loaded) -> bool:
         """Into the cache, or out if it will never fit; False while it waits for room."""
         name = name_of(newcomer)
-        replaces = self._replaced_by(newcomer)
-        if refusal := self._cache.refusal(newcomer, replaces):
+        better, spare = self.is_better(newcomer), self._is_spare(newcomer)
+        old = self._current.get(newcomer.key) if better else None
+        if refusal := self._cache.refusal(newcomer, old):
             self._loads.refuse(name, refusal)
             self.follow(newcomer.key)
             return True
-        better, spare = self._is_better(newcomer), self._is_spare(newcomer)
+        replaces = None if old is None or self._stays_beside(old, newcomer) else old
         evicted = self._cache.put(newcomer, replaces)
+        if isinstance(evicted, str) and replaces is not old:
+            replaces, evicted = old, self._cache.put(newcomer, old)  # nobody else can make room for it
         if isinstance(evicted, str):
             if name not in self._waits_for_room:
                 self._waits_for_room.add(name)
@@ -254,10 +285,10 @@ class Versions:
 
     def _is_spare(self, newcomer: Loaded) -> bool:
         """Whether nobody needs it: the policy keeps it, or what had failed was probed."""
-        served = newcomer.key in self._current
-        return served and not self._is_better(newcomer) and not self._loads.is_needed(name_of(newcomer))
+        missing = newcomer.key in self.preloaded and newcomer.key not in self._current
+        return not missing and not self.is_better(newcomer) and not self._loads.is_needed(name_of(newcomer))
 
-    def _is_better(self, newcomer: Loaded) -> bool:
+    def is_better(self, newcomer: Loaded | Located) -> bool:
         """Whether the policy puts it before the one that answers, or it is that one with other files."""
         current = self._current.get(newcomer.key)
         if current is None:
@@ -268,15 +299,10 @@ class Versions:
             return True
         return ranks.get(newcomer.version, last) < ranks.get(current.version, last)
 
-    def _replaced_by(self, newcomer: Loaded) -> Loaded | None:
-        """Who leaves as the newcomer takes its place: not one that jobs ask for by alias, nor one that the policy keeps
-        where nobody else has to leave for that."""
-        current = self._current.get(newcomer.key)
-        if current is None or not self._is_better(newcomer) or self._has_alias(current):
-            return None
-        if self._is_kept(current) and self._cache.has_room(newcomer, beside_spares=False):
-            return None
-        return current
+    def _stays_beside(self, old: Loaded, newcomer: Loaded) -> bool:
+        """Whether the old one is to stay when the newcomer takes its place: jobs ask for it by alias, or the policy
+        keeps it, and nobody else has to leave for that."""
+        return self._has_alias(old) or (self._is_kept(old) and self._cache.has_room(newcomer, beside_spares=False))
 
     def _step_down(self, old: Loaded) -> None:
         """Another version answers now: this one stays only for who may ask for it, or while there is room."""

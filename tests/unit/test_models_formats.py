@@ -391,6 +391,20 @@ def test_a_model_counts_with_its_variables_and_little_more_whoever_was_before(tm
         assert weights <= nbytes < 1.5 * weights
 
 
+def test_a_savedmodel_counts_with_the_variables_that_its_signature_uses(tmp_path: Path) -> None:
+    tf = load_tensorflow()
+    module = tf.Module()
+    module.used = tf.Variable(tf.ones([2048, 1024]))
+    module.unused = tf.Variable(tf.ones([4096, 4096]))
+    module.serve = tf.function(lambda x: {"y": tf.matmul(x, module.used)}, autograph=False)
+    concrete = module.serve.get_concrete_function(tf.TensorSpec([None, 2048], tf.float32, name="x"))
+    folder = tmp_path / "m" / "1"
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": concrete})
+    used, unused = 2048 * 1024 * 4, 4096 * 4096 * 4
+    for nbytes in counted(tmp_path, folder):
+        assert used <= nbytes < used + unused / 4
+
+
 def test_constants_of_a_graph_count(tmp_path: Path) -> None:
     tf = load_tensorflow()
     weights = np.random.default_rng(1).random((2048, 1024), np.float32)

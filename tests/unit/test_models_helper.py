@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from consumer.models.backend import load_tensorflow
 from consumer.models.engine import Threads
-from consumer.models.errors import PassingLoadError, PermanentLoadError, StaleError
+from consumer.models.errors import PassingLoadError, PermanentLoadError, StaleError, TookTooLongError
 from consumer.models.exporting import ExportOptions
 from consumer.models.helper import wire
 from consumer.models.helper.process import MAX_SLOW, Helpers
@@ -411,6 +412,56 @@ def test_a_version_that_never_ends_is_tried_once(tmp_path: Path) -> None:
     finally:
         loader.close(10)
         own.close(WAIT_S)
+
+
+def test_a_version_that_hangs_in_this_process_only_keeps_no_other_waiting(opener: Opener, tmp_path: Path) -> None:
+    tf = load_tensorflow()
+    flag = tmp_path / "flag"
+
+    def hangs_while_flagged(x: Any) -> dict[str, Any]:
+        [turns] = tf.while_loop(
+            lambda _: tf.size(tf.io.matching_files(str(flag))) > 0, lambda turns: turns + 1, [0 * tf.size(x)]
+        )
+        return {"y": x + 0.0 * tf.cast(turns, tf.float32)}
+
+    hangs = zoo.put_module(tmp_path / "hangs" / "1", hangs_while_flagged, x=tf.TensorSpec([None], tf.float32, name="x"))
+    good = zoo.put(zoo.dense(bias=2.5), tmp_path, "good", 1, "keras")
+    own = Opener(replace(opener._options, load_timeout_s=20), tmp_path / "cache", 1 << 30)
+    own.helpers = opener.helpers
+    hanging_one, good_one = locate(hangs, "hangs", 1), locate(good, "good", 1)
+    assert hanging_one is not None
+    assert good_one is not None
+    for one in (hanging_one, good_one):
+        own.open(one, NEVER).close()  # the helper's part of it is done
+    own._options = replace(own._options, load_timeout_s=1)
+    flag.touch()
+    try:
+        with pytest.raises(TookTooLongError):
+            own.open(hanging_one, NEVER)
+        own.open(good_one, NEVER).close()
+        cancelled = threading.Event()
+        cancelled.set()
+        with pytest.raises(StaleError):
+            own.open(hanging_one, cancelled)
+    finally:
+        flag.unlink()  # the threads that were left behind come back
+
+
+def test_another_way_of_calling_a_version_is_tried_by_a_helper_first(opener: Opener, tmp_path: Path) -> None:
+    folder = zoo.put(zoo.dense(bias=4.5), tmp_path, "m", 1, "keras")
+    own = Opener(opener._options, tmp_path / "cache", 1 << 30)
+    own.helpers = opener.helpers
+
+    def entries() -> int:
+        located = locate(folder, "m", 1)
+        assert located is not None
+        own.open(located, NEVER).close()
+        return len(list((tmp_path / "cache" / "entries").iterdir()))
+
+    assert entries() == 1
+    assert entries() == 1
+    (folder / "manifest.json").write_text('{"serving": {"warmup_rows": [1, 64]}}')
+    assert entries() == 2
 
 
 PROGRAM = """

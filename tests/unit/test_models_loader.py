@@ -7,11 +7,12 @@ from queue import SimpleQueue
 
 import pytest
 
-from consumer.models.loader import LoadDone, Loader
+from consumer.models.loader import THREADS, LoadDone, Loader
 from consumer.models.opening import Opener
 from consumer.models.store import LocalStore, Located, locate
 from schemas.reasons import Reason
 from tests import models_zoo as zoo
+from tests.serving import Held
 
 WAIT_S = 60
 
@@ -80,21 +81,24 @@ def test_a_version_is_loaded_once_at_a_time(tmp_path: Path, bench: Bench) -> Non
     bench.loader.submit(locate_as(found, "last"))
     done = {bench.next().located.key, bench.next().located.key}
     assert done == {"m", "last"}
-    assert bench.loader.has_room
+    assert bench.loader.in_hand() == []
     bench.loader.submit(found)
     assert bench.next().loaded is not None
 
 
-def test_as_many_are_opened_at_once_as_may_be(opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumer.models.loader.OPENING", 1)
-    bench = Bench(opener)
+def test_versions_that_hang_keep_nobody_from_being_opened_and_can_be_cancelled(opener: Opener, tmp_path: Path) -> None:
+    held = Held(opener)
+    bench = Bench(held)
     found = located(zoo.put(zoo.two_by_two(), tmp_path, "m", 1, "keras"))
-    began = time.perf_counter()
-    for index in range(4):
-        bench.loader.submit(locate_as(found, f"m{index}"))
-    seconds = [loaded.load_seconds for loaded in (bench.next().loaded for _ in range(4)) if loaded]
-    assert len(seconds) == 4
-    assert sum(seconds) <= time.perf_counter() - began  # side by side they would add up to more
+    held.hanging = {(f"hangs{index}", 1) for index in range(THREADS - 1)}
+    for key, _ in sorted(held.hanging):
+        bench.loader.submit(locate_as(found, key))
+    bench.loader.submit(locate_as(found, "good"))
+    assert bench.next().located.key == "good"
+    for name in sorted(held.hanging):
+        bench.loader.cancel(name)
+        done = bench.next()
+        assert (done.located.key, done.loaded, done.failure) == (name[0], None, None)
     bench.loader.close(10)
 
 

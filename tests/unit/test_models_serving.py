@@ -22,7 +22,7 @@ from consumer.models.serving import Serving
 from consumer.models.store import Catalog, Located
 from schemas.reasons import Failure, Reason, Stage
 from tests import models_zoo as zoo
-from tests.serving import WAIT_S, ask, awaited, serving, until
+from tests.serving import WAIT_S, Held, ask, awaited, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ class World:
     def __init__(self, store: Path, built: dict[str, Path], opener: Opener) -> None:
         self.store = store
         self.built = built
-        self.opener = opener
+        self.opener = Held(opener)
         self.told = zoo.Told()
         self._serving: Serving | None = None
 
@@ -443,29 +443,17 @@ def replace_files(world: World, what: str, folder: Path) -> None:
     (folder / ".new").replace(folder / "model.keras")
 
 
-def keep_the_loader_busy(world: World) -> None:
-    keys = [f"other{index}" for index in range(6)]
-    for key in keys:
-        world.put("graph", key, 1)
-        world.until_in_catalog(key, 1)
-    for key in keys:
-        assert world.serving.resolve(key, None, None) is None
-    world.serving.poll()
-
-
-def test_served_files_that_change_again_while_their_load_waits_its_turn(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_served_files_that_change_again_while_they_are_being_loaded(world: World) -> None:
     """The look that sees the second change comes before the load of the first has ended."""
-    monkeypatch.setattr("consumer.models.loader.OPENING", 1)
     world.start(poll_s=0.02)
     folder = world.put("+0", "m", 1)
     world.model("m")
-    keep_the_loader_busy(world)
+    world.opener.hanging.add(("m", 1))
     for what in ("+1", "+2"):
         located = world.catalog.located("m", 1)
         replace_files(world, what, folder)
         world.until(partial(other_files, world, located))
+    world.opener.hanging.clear()
 
     def swapped() -> bool:
         found = world.serving.resolve("m", None, None)
@@ -475,16 +463,18 @@ def test_served_files_that_change_again_while_their_load_waits_its_turn(
     world.until(swapped)
 
 
-def test_files_that_change_while_their_first_load_waits_its_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_change_during_their_first_load(world: World) -> None:
     """Whoever waits for the load is told to ask again."""
-    monkeypatch.setattr("consumer.models.loader.OPENING", 1)
     world.start(poll_s=0.02)
     folder = world.put("+1", "m", 1)
     world.until_in_catalog("m", 1)
-    keep_the_loader_busy(world)
+    world.opener.hanging.add(("m", 1))
     assert world.serving.resolve("m", None, None) is None
     world.serving.poll()
+    located = world.catalog.located("m", 1)
     replace_files(world, "+2", folder)
+    world.until(partial(other_files, world, located))
+    world.opener.hanging.clear()
     found = world.awaited("m")
     assert isinstance(found, Loaded)
     assert answer(found) == 2.0
@@ -492,6 +482,31 @@ def test_files_that_change_while_their_first_load_waits_its_turn(world: World, m
 
 def other_files(world: World, located: Located | None) -> bool:
     return world.catalog.located("m", 1) is not located
+
+
+def test_a_version_asked_for_by_number_does_not_answer_for_a_higher_one_that_loads(world: World) -> None:
+    for version in (1, 2):
+        world.put(f"+{version}", "m", version)
+    world.until_in_catalog("m", 2)
+    world.opener.hanging.add(("m", 2))
+    assert world.model("m", version=1).version == 1
+    assert world.serving.resolve("m", None, None) is None
+    world.opener.hanging.clear()
+    assert world.model("m").version == 2
+
+
+def test_a_version_that_was_evicted_answers_again_while_a_newer_one_hangs(world: World) -> None:
+    world.start(cache_models=1)
+    world.put("+1", "m", 1)
+    world.put("+1", "other", 1)
+    world.model("m")
+    world.opener.hanging.add(("m", 2))
+    world.put("+2", "m", 2)
+    world.until_in_catalog("m", 2)
+    world.model("other")
+    assert world.model("m").version == 1
+    world.opener.hanging.clear()
+    world.until(world.serves("m", 2))
 
 
 def test_a_withdrawn_version_falls_back_and_then_is_unknown(world: World) -> None:
@@ -600,6 +615,36 @@ def test_a_newcomer_waits_until_somebody_has_been_there_long_enough(world: World
     assert world.told.count("dropped", "a", 1, "evicted") == 1
 
 
+def test_a_swap_does_not_wait_behind_a_newcomer_that_waits_for_room(world: World) -> None:
+    world.start(cache_models=1, cache_min_s=600)
+    for key in "abc":
+        world.put("+1", key, 1)
+        world.until_in_catalog(key, 1)
+    world.model("a")
+    world.until(lambda: world.serving.resolve("b", None, None) is None and world.told.count("waiting", "b", 1) == 1)
+    assert world.serving.resolve("c", None, None) is None
+    world.put("+2", "a", 2)
+    world.until(world.serves("a", 2))
+    assert world.serving.snapshot().waiting_for_room == (("b", 1),)
+    assert world.serving.snapshot().loading == (("c", 1),)  # in line: it would only wait, too
+
+
+def test_a_version_that_loads_when_probed_but_finds_no_room_is_loaded_when_asked_for(world: World) -> None:
+    now = [0.0]
+    world.start(cache_models=1, load_backoff_max_s=10, clock=lambda: now[0])
+    for version in (1, 2):
+        world.put(f"+{version}", "m", version)
+    world.until_in_catalog("m", 2)
+    world.opener.too_long.add(("m", 1))
+    assert world.model("m").version == 2
+    assert world.failure("m", version=1).reason is Reason.MODEL_UNAVAILABLE
+    world.opener.too_long.clear()
+    now[0] += 11
+    world.until(lambda: world.told.count("abandoned", "m", 1) == 1)
+    assert world.serving.snapshot().failed == ()
+    assert world.model("m", version=1).version == 1
+
+
 # policies ----------------------------------------------------------------------------------------------------------
 
 
@@ -702,6 +747,61 @@ def test_an_alias_that_moves_to_what_is_not_there_leaves_the_version_that_it_was
     world.alias("m", stable=9)
     world.until(lambda: world.catalog.models["m"].aliases == {"stable": 9})
     assert world.model("m").version == 1
+
+
+def evict_m(world: World) -> None:
+    """In a cache for one."""
+    world.put("+1", "other", 1)
+    world.model("other")
+    assert world.serving.served() == {"other": (1,)}
+
+
+@pytest.mark.parametrize("policy", ["stable", "latest"])
+@pytest.mark.parametrize("moved_to", ["what is broken", "what is not there"])
+def test_an_eviction_does_not_change_what_an_alias_means(world: World, policy: str, moved_to: str) -> None:
+    world.start(cache_models=1, **policies("latest", f"m={policy}"))
+    alias = None if policy == "stable" else "stable"
+    world.put("+1", "m", 1)
+    world.alias("m", stable=1)
+    assert world.model("m", alias=alias).version == 1
+    if moved_to == "what is broken":
+        world.put("broken", "m", 9)
+        world.until_in_catalog("m", 9)
+    world.alias("m", stable=9)
+    world.until(lambda: world.catalog.models["m"].aliases == {"stable": 9})
+    if moved_to == "what is broken":
+        world.until(lambda: world.told.count("failed", "m", 9) == 1)
+    evict_m(world)
+    assert world.model("m", alias=alias).version == 1
+
+
+def test_the_version_of_an_alias_that_was_removed_does_not_come_back_once_evicted(world: World) -> None:
+    world.start(cache_models=1, **policies("latest", "m=stable"))
+    world.put("+1", "m", 1)
+    world.alias("m", stable=1)
+    world.model("m")
+    evict_m(world)
+    world.alias("m")
+    assert world.failure("m").reason is Reason.UNKNOWN_VERSION
+    world.alias("m", stable=9)
+    world.until(lambda: world.catalog.models["m"].aliases == {"stable": 9})
+    assert world.failure("m").reason is Reason.UNKNOWN_VERSION
+
+
+def test_what_a_policy_keeps_takes_nobodys_place_once_its_model_was_evicted(world: World) -> None:
+    world.start(cache_models=2, **policies("latest", "m=latest:2"))
+    for key in "xy":
+        world.put("+1", key, 1)
+    for version in (1, 2):
+        world.put(f"+{version}", "m", version)
+    world.until_in_catalog("m", 2)
+    world.opener.hanging.add(("m", 1))
+    assert world.model("m").version == 2
+    for key in "xy":
+        world.model(key)
+    world.opener.hanging.clear()
+    world.until(lambda: world.told.count("abandoned", "m", 1) + world.told.count("loaded", "m", 1) == 1)
+    assert world.serving.served() == {"x": (1,), "y": (1,)}
 
 
 def test_as_many_of_the_latest_stay_loaded_as_the_policy_says(world: World) -> None:
@@ -924,6 +1024,38 @@ def test_preloaded_models_are_there_and_never_leave(world: World) -> None:
     for key in "bcbc":
         world.model(key)
     assert world.told.count("dropped", "a", 2) == 0
+
+
+def test_a_preloaded_version_with_an_alias_is_swapped_in_a_cache_without_room_for_both(world: World) -> None:
+    world.start(cache_models=1)
+    world.put("+1", "m", 1)
+    world.alias("m", stable=1)
+    world.serving.preload(["m"], WAIT_S)
+    world.put("+2", "m", 2)
+    world.until(lambda: world.told.count("failed", "m", 2) == 1 or world.serves("m", 2)())
+    assert world.model("m").version == 2
+    assert [(one.version, one.pinned) for one in world.serving.snapshot().models] == [(2, True)]
+
+
+def test_a_preloaded_version_with_an_alias_is_swapped_while_all_others_are_in_use(world: World) -> None:
+    world.start(cache_models=2)
+    world.put("+1", "m", 1)
+    world.put("+1", "other", 1)
+    world.alias("m", stable=1)
+    world.serving.preload(["m"], WAIT_S)
+    world.model("other").retain()
+    world.put("+2", "m", 2)
+    world.until(lambda: world.told.count("waiting", "m", 2) == 1 or world.serves("m", 2)())
+    assert world.serving.served() == {"m": (2,), "other": (1,)}
+
+
+def test_a_preload_ends_with_the_best_that_loads(world: World) -> None:
+    for version in (1, 2):
+        world.put(f"+{version}", "m", version)
+    world.until_in_catalog("m", 2)
+    world.model("m", version=1)
+    world.serving.preload(["m"], WAIT_S)
+    assert [(one.version, one.pinned) for one in world.serving.snapshot().models] == [(1, False), (2, True)]
 
 
 def test_a_preloaded_model_that_nobody_answers_for_is_missing(world: World) -> None:

@@ -4,7 +4,7 @@ A graph is a program: its operations can read and write files when it is called.
 those who may run code in this process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def check(located: Located, max_bytes: int) -> None:
 
 
 def export(located: Located, target: Path, options: ExportOptions) -> Servable:
-    """Write what its serving signature needs in `target`: training, other signatures and a saver stay behind.
+    """Write its serving signature and what that captures in `target`: what only training needs stays behind.
 
     A graph that only TensorFlow 1 can make sense of is served as it is. LoadError, or what TensorFlow raises.
     """
@@ -31,13 +31,17 @@ def export(located: Located, target: Path, options: ExportOptions) -> Servable:
     inputs = _endpoints(stated.inputs, "input")
     outputs = _endpoints(stated.outputs, "output")
     signature = signature_of([endpoint.spec for endpoint in inputs], [endpoint.spec for endpoint in outputs])
-    weights = graph.variables_bytes(found)
-    if weights > options.max_bytes:
-        raise TooLargeError(f"its variables have {weights} bytes; the cache may hold {options.max_bytes}")
     of_tensorflow_1 = not found.HasField("object_graph_def")  # its variables are the graph's own, not an object's
     if of_tensorflow_1 and not options.jit_compile:
+        weights = graph.variables_bytes(found)
+        _must_fit(weights, options)
         return Servable(located.path, "savedmodel", inputs, outputs, signature.rows, weights)
-    _write(located.path, name, inputs, outputs, target, jit_compile=options.jit_compile)
+    tf = load_tensorflow()
+    model = tf.saved_model.load(str(located.path), tags=[graph.SERVE_TAG])
+    function = model.signatures[name]
+    kept, weights = _captured(model, function)
+    _must_fit(weights, options)
+    _write(function, kept, inputs, outputs, target, jit_compile=options.jit_compile)
     inputs, outputs = graph.endpoints(target, signature.inputs, signature.outputs)
     return Servable(target, "savedmodel", inputs, outputs, signature.rows, weights)
 
@@ -64,24 +68,39 @@ def _endpoints(tensors: Mapping[str, Any], what: str) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
+def _must_fit(weights: int, options: ExportOptions) -> None:
+    if weights > options.max_bytes:
+        raise TooLargeError(f"its variables have {weights} bytes; the cache may hold {options.max_bytes}")
+
+
+def _captured(model: Any, function: Any) -> tuple[list[Any], int]:
+    """The variables that a signature captures, the model's tables and assets, and the bytes of these variables."""
+    tf = load_tensorflow()
+    captures = {id(tensor) for tensor in function.captured_inputs}
+    kept, weights = [], 0
+    for part in tf.train.TrackableView(model).descendants():
+        if isinstance(part, tf.Variable):
+            if id(part.handle) in captures:
+                kept.append(part)
+                weights += part.shape.num_elements() * (part.dtype.size or 8)  # strings have no size of their own
+        elif isinstance(part, (tf.saved_model.experimental.TrackableResource, tf.saved_model.Asset)):
+            kept.append(part)
+    return kept, weights
+
+
 def _write(
-    folder: Path,
-    name: str,
+    function: Any,
+    kept: Sequence[Any],
     inputs: tuple[Endpoint, ...],
     outputs: tuple[Endpoint, ...],
     target: Path,
     *,
     jit_compile: bool,
 ) -> None:
-    tf = load_tensorflow()
-    model = tf.saved_model.load(str(folder), tags=[graph.SERVE_TAG])
-    function = model.signatures[name]
     _, takes = function.structured_input_signature
 
     def call(*tensors: Any) -> list[Any]:
         results = function(**{endpoint.spec.name: tensor for endpoint, tensor in zip(inputs, tensors, strict=True)})
         return [results[endpoint.spec.name] for endpoint in outputs]
 
-    states = (tf.Variable, tf.saved_model.experimental.TrackableResource, tf.saved_model.Asset)
-    kept = [part for part in tf.train.TrackableView(model).descendants() if isinstance(part, states)]
     graph.write(call, [takes[endpoint.spec.name] for endpoint in inputs], kept, target, jit_compile=jit_compile)
