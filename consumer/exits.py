@@ -13,8 +13,10 @@ class Exit(IntEnum):
     STORE_MISSING = 66  # the model store, or an input file, is not there
     UNAVAILABLE = 69  # broker, topic or port not available
     SOFTWARE = 70  # a defect of loadonce
+    STUCK = 71  # a call, or a model, that does not return: the process has ended itself
     IO = 74  # reading or writing a file failed
     TEMPORARY = 75  # no answer within the time limit; trying again may help
+    FENCED = 76  # another process has taken this one's place
     REFUSED = 77  # the broker refuses: authentication or authorization
     CONFIG = 78  # an option or a preloaded model that cannot work
 

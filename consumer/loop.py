@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from consumer.deadline import Deadline
+from consumer.delivery.caution import Caution
 from consumer.delivery.dead_letters import dead_letter
 from consumer.delivery.offsets import Offsets
 from consumer.delivery.pressure import Pressure
@@ -21,7 +22,7 @@ from consumer.models.runtime import Loaded
 from consumer.models.serving import Serving
 from consumer.pipeline.batch import Batch, Batcher
 from consumer.pipeline.bind import bind
-from consumer.pipeline.decode import decode, unreadable
+from consumer.pipeline.decode import decode, poisonous, unreadable
 from consumer.pipeline.encode import encode, too_large
 from consumer.pipeline.job import Job
 from consumer.pipeline.parking import Parking
@@ -44,8 +45,10 @@ class Loop:
         settings: Settings,
         *,
         source: Source,
-        sink: Sink[Job],
+        sink: Sink,
         offsets: Offsets,
+        caution: Caution,
+        parking: Parking,
         serving: Serving,
         inference: Inference,
         events: LoopEvents,
@@ -58,6 +61,8 @@ class Loop:
         self._source = source
         self._sink = sink
         self._offsets = offsets
+        self._caution = caution
+        self._parking = parking
         self._serving = serving
         self._inference = inference
         self._events = events
@@ -65,9 +70,9 @@ class Loop:
         self._clock = clock
         self._wall_clock = wall_clock
         self._batcher = Batcher(max_rows=settings.max_batch_rows, max_delay_s=settings.max_batch_delay_ms / 1000)
-        self._parking = Parking()
         self._too_many_jobs = Pressure(settings.max_in_flight_jobs)
         self._too_many_bytes = Pressure(settings.max_in_flight_bytes)
+        self._too_many_rows = Pressure(settings.max_in_flight_rows)
         self._too_many_parked = Pressure(settings.max_parked_jobs)
         self._reading = True
         self._sending = True
@@ -90,7 +95,9 @@ class Loop:
     def turn(self) -> None:
         """Once round."""
         try:
-            polled = self._source.poll(self._patience())
+            polled, ended = self._caution.pass_on(self._source.poll(self._patience()))
+            for record in ended:
+                self._reject(record)
             self._take(polled)
             self._unpark(self._serving.poll())
             self._dispatch()
@@ -121,6 +128,14 @@ class Loop:
                     self._route(job)
                 else:
                     self._bury(job, failure)
+
+    def _reject(self, record: Any) -> None:
+        """Bury a record, unread, that has ended the processes that read it."""
+        owned = self._offsets.of(record.partition)
+        if owned is not None:
+            job, failure = poisonous(record, owned.epoch)
+            owned.taken(record.offset, job.size)
+            self._bury(job, failure)
 
     def _route(self, job: Job) -> None:
         routing = job.routing
@@ -165,7 +180,7 @@ class Loop:
                     if isinstance(out, Failure):
                         self._bury(job, out)
                     elif self._offsets.current(job.record.partition, job.epoch) and not self._sink.send(
-                        topic, out.key, out.value, out.headers, near=job.record.partition, token=job
+                        topic, out.key, out.value, out.headers, job
                     ):
                         self._bury(job, too_large(topic.record_limit))
 
@@ -186,7 +201,7 @@ class Loop:
             limit=topic.record_limit,
             whole=not isinstance(record, UnreadableRecord),
         )
-        if not self._sink.send(topic, key, value, headers, near=record.partition, token=job):
+        if not self._sink.send(topic, key, value, headers, job):
             raise FatalError(
                 Exit.CONFIG, f"{topic.name}: its max.message.bytes of {topic.record_limit} holds no dead letter at all"
             )
@@ -195,10 +210,7 @@ class Loop:
     # acknowledge, commit -------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        done = self._offsets.done
-        for job in self._sink.acknowledged():
-            record = job.record
-            done(record.partition, job.epoch, record.offset, job.size)
+        self._sink.settle(flush=self._deadline is not None or self._caution.careful)
         now = self._clock()
         if now >= self._next_commit:
             self._next_commit = now + self._settings.commit_interval_s
@@ -216,14 +228,19 @@ class Loop:
             return JOIN_S
         if self._inference.pending or self._deadline:
             return 0
-        waiting = len(self._batcher) or len(self._parking) or not self._reading
+        waiting = len(self._batcher) or len(self._parking) or self._sink.waiting or not self._reading
         return BUSY_S if waiting else IDLE_S
 
     def _regulate(self) -> None:
         if not self._sending and not self._deadline:
             self._revive()
         jobs, size = self._offsets.jobs_in_hand, self._offsets.bytes_in_hand
-        full = self._too_many_jobs.high(jobs) | self._too_many_bytes.high(size)
+        full = (
+            self._too_many_jobs.high(jobs)
+            | self._too_many_bytes.high(size + self._sink.nbytes)
+            | self._too_many_rows.high(self._batcher.rows)
+            | self._caution.holding
+        )
         self._reading = self._sending and not full and not self._deadline
         if not self._reading:
             self._source.pause_only(self._offsets.partitions)
@@ -258,10 +275,11 @@ class Loop:
         """Answer what is in hand, but for what waits for a model: that is read again by whoever comes next."""
         deadline = self._deadline = Deadline(self._clock, self._settings.drain_s)
         self._parking.clear()
+        self._caution.drain()
         self._events.draining(self._offsets.jobs_in_hand)
-        while self._sending and deadline.left and (self._inference.pending or len(self._batcher) or len(self._sink)):
+        while self._sending and deadline.left and (self._inference.pending or len(self._batcher) or self._sink.waiting):
             self.turn()
-        while not self._source.commit(max(LAST_COMMIT_S, min(COMMIT_S, deadline.left))) and deadline.left:
+        while not self._source.release(max(LAST_COMMIT_S, min(COMMIT_S, deadline.left))) and deadline.left:
             self._source.poll(self._patience())  # a rebalance is in progress: it goes on while polling
         self._events.drained(self._offsets.jobs_in_hand)
 

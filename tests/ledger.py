@@ -41,6 +41,7 @@ class Ledger:
         self.answers: Counter[int] = Counter()
         self.reasons: Counter[str] = Counter()
         self.unparsed: list[tuple[str, str, bool]] = []  # dead letters without an id: position, reason, truncated
+        self.poisonous: list[int] = []
         self.answered_ms: dict[int, int] = {}
 
     def publish(self, count: int, model: str = stores.DOUBLE) -> None:
@@ -79,6 +80,8 @@ class Ledger:
                 outcome = "prediction"
             else:
                 outcome = headers["dlq-reason"].decode()
+                if outcome == "poison" and number not in self.poisonous:
+                    self.poisonous.append(number)
             if not self.answers[number]:
                 self.reasons[outcome] += 1
                 self.answered_ms[number] = message.timestamp()[1]

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def options(kafka: LocalKafka, topics: Topics, store: Path, **more: object) -> d
 class Replica:
     """One consumer process."""
 
-    def __init__(self, log: Path, **options: object) -> None:
+    def __init__(self, log: Path, command: Sequence[str] = ("consumer", "run"), /, **options: object) -> None:
+        """`command`: a module and its arguments."""
         self._log = log
         given = {name: value for name, value in os.environ.items() if not name.startswith("LOADONCE_")}
         env = {
@@ -60,7 +61,7 @@ class Replica:
         }
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "consumer", "run"],
+                [sys.executable, "-m", *command],
                 env=given | {f"LOADONCE_{name}": str(value) for name, value in (env | options).items()},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -113,9 +114,9 @@ class Replica:
 
 
 @contextlib.contextmanager
-def replica(log: Path, **options: object) -> Iterator[Replica]:
+def replica(log: Path, command: Sequence[str] = ("consumer", "run"), /, **options: object) -> Iterator[Replica]:
     """A replica that does not outlive the test."""
-    started = Replica(log, **options)
+    started = Replica(log, command, **options)
     try:
         yield started
     finally:

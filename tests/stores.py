@@ -13,6 +13,8 @@ SUM = "sum"  # FP32 'a' [rows, 2], INT32 'b' [rows, 2] -> 'total' and 'differenc
 UPPER = "upper"  # BYTES [rows, 1] -> BYTES [rows, 1]
 BROKEN = "broken"  # a .keras file that is none
 SLOW = "slow"  # FP32 [rows, 1] -> 2x; a graph of some thousand nodes takes seconds to open
+DEADLY = "deadly"  # FP32 [rows, 1] -> 2x; aborts the process where any x is 666
+SLEEPY = "sleepy"  # FP32 [rows, 1] -> 2x; does not return where any x is 666
 
 
 def write(store: Path) -> Path:
@@ -38,6 +40,20 @@ def write(store: Path) -> Path:
             x = x + 0.0
         return {"y": x * 2.0}
 
+    def deadly(x: Any) -> Any:
+        def abort() -> Any:
+            with tf.control_dependencies([tf.raw_ops.Abort(error_msg="666")]):
+                return tf.identity(x)
+
+        return {"y": 2.0 * tf.cond(tf.reduce_any(x == 666.0), abort, lambda: tf.identity(x))}
+
+    def sleepy(x: Any) -> Any:
+        held = tf.reduce_any(x == 666.0)
+        _, x = tf.while_loop(lambda go, _: go, lambda go, y: (go, tf.identity(y)), [held, x])
+        return {"y": x * 2.0}
+
+    save(DEADLY, deadly, x=one)
+    save(SLEEPY, sleepy, x=one)
     save(SLOW, slow, x=one)
     save(DOUBLE, lambda x: {"y": x * 2.0}, x=floats)
     save(FUSSY, fussy, x=one)

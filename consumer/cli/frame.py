@@ -18,8 +18,10 @@ MEANING = {
     Exit.STORE_MISSING: "the model store, or an input file, is not there",
     Exit.UNAVAILABLE: "broker, topic or port not available",
     Exit.SOFTWARE: "a defect of loadonce",
+    Exit.STUCK: "a Kafka call or a model that does not return: the process has ended itself",
     Exit.IO: "reading or writing a file failed",
     Exit.TEMPORARY: "no answer within the time limit",
+    Exit.FENCED: "another process has taken this one's place: same LOADONCE_INSTANCE_ID",
     Exit.REFUSED: "the broker refuses: authentication or authorization",
     Exit.CONFIG: "an option or a preloaded model that cannot work",
 }

@@ -1,7 +1,22 @@
 """Which offset may be committed: the lowest of a partition's jobs that is not yet acknowledged."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from consumer.delivery.marks import Mark
+
+
+@dataclass(slots=True)
+class Start:
+    """Where this process began to read a partition, and the mark that it found there.
+
+    Jobs below `alone_to` are to be tried one at a time.
+    """
+
+    offset: int
+    before: Mark
+    alone_to: int = 0
 
 
 class PartitionOffsets:
@@ -9,13 +24,21 @@ class PartitionOffsets:
 
     `epoch` names the assignment. `committable` is the offset to commit (Kafka: of the next job to read), None while
     there is nothing to say; every job below it is done. `committed` is the last that the broker has confirmed. `size`
-    counts the bytes of the jobs in hand, `len()` the jobs.
+    counts the bytes of the jobs in hand, `len()` the jobs. `start` is there once the start has been counted.
     """
 
-    __slots__ = ("_done", "_open", "_read_to", "_taken_to", "committable", "committed", "epoch", "size")
+    __slots__ = ("_done", "_open", "_read_to", "_taken_to", "committable", "committed", "epoch", "size", "start")
 
-    def __init__(self, epoch: int, *, committable: int | None = None, committed: int | None = None) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        *,
+        committable: int | None = None,
+        committed: int | None = None,
+        start: Start | None = None,
+    ) -> None:
         self.epoch = epoch
+        self.start = start
         self.committable = committable
         self.committed = committed
         self.size = 0
@@ -52,6 +75,15 @@ class PartitionOffsets:
         self._open.append(offset)
         self._taken_to = offset
         self.size += size
+
+    def leading(self, answered: Container[int]) -> Iterator[int]:
+        """The jobs in hand, in order, up to the first that is not in `answered`."""
+        for offset in self._open:
+            if offset in self._done:
+                continue
+            if offset not in answered:
+                return
+            yield offset
 
     def done(self, offset: int, size: int) -> None:
         """A job's prediction or dead letter was acknowledged."""
@@ -90,6 +122,14 @@ class Offsets:
         """Bytes of the jobs taken and not yet done."""
         return sum(owned.size for owned in self._partitions.values())
 
+    @property
+    def careful(self) -> bool:
+        """Whether a partition has jobs that are to be tried one at a time."""
+        return any(
+            owned.start is not None and (owned.committable or 0) < owned.start.alone_to
+            for owned in self._partitions.values()
+        )
+
     def of(self, partition: int) -> PartitionOffsets | None:
         """The partition's current assignment, or None where it is not owned."""
         return self._partitions.get(partition)
@@ -108,7 +148,7 @@ class Offsets:
         """Forget every job in hand; the offset to read each partition from again, where it has been read at all."""
         for partition, owned in self._partitions.items():
             self._partitions[partition] = PartitionOffsets(
-                self._next_epoch(), committable=owned.committable, committed=owned.committed
+                self._next_epoch(), committable=owned.committable, committed=owned.committed, start=owned.start
             )
         return {
             partition: owned.committable
@@ -134,6 +174,26 @@ class Offsets:
             for partition, owned in list(self._partitions.items())
             if owned.committable is not None and owned.committable != owned.committed
         }
+
+    def to_release(self) -> dict[int, tuple[int, str]]:
+        """Partition -> offset and metadata, as this process leaves it: a start that ended well does not count.
+
+        What it has moved on, and the mark that it found where it has not. Safe from any thread.
+        """
+        released = {partition: (offset, "") for partition, offset in self.to_commit().items()}
+        for partition, owned in list(self._partitions.items()):
+            start = owned.start
+            if start is not None and not start.before.alone and owned.committable == owned.committed == start.offset:
+                released[partition] = start.offset, str(start.before)
+        return released
+
+    def restarted_at(self, offsets: Mapping[int, int]) -> None:
+        """As `restart`, for partitions of which the broker says where the group stands."""
+        for partition, offset in offsets.items():
+            if (owned := self._partitions.get(partition)) is not None:
+                self._partitions[partition] = PartitionOffsets(
+                    self._next_epoch(), committable=offset, committed=offset, start=owned.start
+                )
 
     def committed(self, offsets: Mapping[int, int]) -> None:
         """The broker confirmed a commit."""

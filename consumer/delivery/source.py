@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import (
     AuthorizationError,
     CommitFailedError,
     CorruptRecordError,
+    FencedInstanceIdError,
     IllegalStateError,
     KafkaError,
-    RebalanceInProgressError,
 )
 from kafka.structs import MemberState
 
@@ -29,7 +29,7 @@ class Source:
     """The jobs topic as a member of the group sees it.
 
     `offsets` follows the assignment: partitions come and go in it inside `poll` and nowhere else, each assignment in an
-    epoch of its own.
+    epoch of its own. `membership` is the client's ConsumerGroupMetadata as of the last poll.
     """
 
     def __init__(self, settings: Settings, client_id: str, offsets: Offsets) -> None:
@@ -37,6 +37,7 @@ class Source:
         self._topic = settings.jobs_topic
         self._offsets = offsets
         self._changes: SimpleQueue[tuple[str, list[int]]] = SimpleQueue()
+        self.membership: Any = None
         keep_raw_header_names()
         with explained(settings):
             self._consumer = KafkaConsumer(**for_consumer(settings, client_id))
@@ -65,6 +66,9 @@ class Source:
             raise FatalError(
                 Exit.REFUSED, f"{named(self._settings, 'jobs_topic')}: not allowed: {type(error).__name__}"
             ) from None
+        # Before what has happened to the assignment is taken in: partitions that are lost are known to be so before the
+        # client is a member again, so that this is never newer than `offsets`.
+        self.membership = self._consumer.group_metadata()
         regained = self._follow()
         current = []
         for partition, records in polled.items():
@@ -102,28 +106,91 @@ class Source:
             for partition, offset in self._offsets.to_commit().items()
             if TopicPartition(self._topic, partition) in assigned
         }
-        if not offsets:
-            return True
-        try:
-            self._consumer.commit(_as_kafka(self._topic, offsets), timeout_ms=int(timeout_s * 1000))
-        except CommitFailedError:
-            return True  # no longer a member: the rebalance that follows takes the partitions away
-        except RebalanceInProgressError:
+        how = self._commit({partition: (offset, "") for partition, offset in offsets.items()}, timeout_s)
+        if how == "committed":
+            self._offsets.committed(offsets)
+        return how != "again"
+
+    def release(self, timeout_s: float) -> bool:
+        """The last commit: as `commit`, and a start that ended well does not count."""
+        return self.commit(timeout_s) and self._commit(self._offsets.to_release(), timeout_s) != "again"
+
+    def marks(self, partitions: Iterable[int], timeout_s: float) -> dict[int, tuple[int | None, str]] | None:
+        """Where the group stands in these partitions, and what is written beside; None where Kafka does not answer."""
+        found: dict[int, tuple[int | None, str]] = {}
+        for number in partitions:
+            partition = TopicPartition(self._topic, number)
+            try:
+                committed = self._consumer.committed(partition, metadata=True, timeout_ms=int(timeout_s * 1000))
+            except KafkaError:
+                return None
+            # An offset of -1 is the broker's word for none.
+            known = committed is not None and committed.offset >= 0
+            found[number] = (committed.offset, committed.metadata or "") if known else (None, "")
+        return found
+
+    def mark(self, marks: Mapping[int, tuple[int, str]], timeout_s: float) -> bool:
+        """Write beside the offsets of partitions, which say where the group stands; False where it was not written."""
+        if self._commit(marks, timeout_s) != "committed":
             return False
-        except AuthorizationError as error:
-            raise FatalError(
-                Exit.REFUSED, f"{named(self._settings, 'group_id')}: not allowed: {type(error).__name__}"
-            ) from None
-        except KafkaError:
-            return False
-        self._offsets.committed(offsets)
+        self._offsets.committed({partition: offset for partition, (offset, _) in marks.items()})
         return True
+
+    def end(self, partition: int, timeout_s: float) -> int | None:
+        """The offset that the next record of a partition will get; None where Kafka does not answer."""
+        place = TopicPartition(self._topic, partition)
+        try:
+            return int(self._consumer.end_offsets([place], timeout_ms=int(timeout_s * 1000))[place])
+        except KafkaError:
+            return None
+
+    def reread(self, partition: int, offset: int) -> None:
+        """Go back to this offset, of which nothing has been taken in hand."""
+        self._if_owned(self._consumer.seek, TopicPartition(self._topic, partition), offset)
 
     def rewind(self) -> None:
         """Read every owned partition again from its first job that is not done; all that is in hand is forgotten."""
         self._follow()
         for number, offset in self._offsets.restart().items():
             self._if_owned(self._consumer.seek, TopicPartition(self._topic, number), offset)
+
+    def rewind_to_committed(self, timeout_s: float) -> bool:
+        """As `rewind`, to where the broker says that the group stands; False where it does not say."""
+        self._follow()
+        partitions = self._offsets.partitions
+        found = self.marks(partitions, timeout_s)
+        if found is None:
+            return False
+        known = {number: offset for number, (offset, _) in found.items() if offset is not None}
+        self.rewind()
+        self._offsets.restarted_at(known)
+        for number, offset in known.items():
+            self.reread(number, offset)
+        return True
+
+    def _commit(
+        self, entries: Mapping[int, tuple[int, str]], timeout_s: float
+    ) -> Literal["committed", "again", "gone"]:
+        """Commit offsets with their metadata. Gone: this process is no member any more, and will see so as it polls."""
+        if not entries:
+            return "committed"
+        try:
+            self._consumer.commit(_as_kafka(self._topic, entries), timeout_ms=int(timeout_s * 1000))
+        except FencedInstanceIdError:
+            raise FatalError(
+                Exit.FENCED,
+                f"{named(self._settings, 'instance_id')}: another process of this name has joined the group; each "
+                "replica needs a name of its own",
+            ) from None
+        except CommitFailedError:
+            return "gone"
+        except AuthorizationError as error:
+            raise FatalError(
+                Exit.REFUSED, f"{named(self._settings, 'group_id')}: not allowed: {type(error).__name__}"
+            ) from None
+        except KafkaError:  # a rebalance in progress, a broker that does not answer
+            return "again"
+        return "committed"
 
     def close(self, timeout_s: float) -> None:
         """Leave the group."""
@@ -202,17 +269,18 @@ class _Listener(ConsumerRebalanceListener):
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         partitions = {partition.partition: partition.topic for partition in revoked}
-        offsets = {number: offset for number, offset in self._offsets.to_commit().items() if number in partitions}
-        if offsets:
+        entries = {number: entry for number, entry in self._offsets.to_release().items() if number in partitions}
+        if entries:
             topic = next(iter(partitions.values()))
-            self._consumer.commit_async(_as_kafka(topic, offsets))
+            self._consumer.commit_async(_as_kafka(topic, entries))
         self._changes.put(("revoked", list(partitions)))
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         self._changes.put(("lost", [partition.partition for partition in lost]))
 
 
-def _as_kafka(topic: str, offsets: Mapping[int, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+def _as_kafka(topic: str, entries: Mapping[int, tuple[int, str]]) -> dict[TopicPartition, OffsetAndMetadata]:
     return {
-        TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()
+        TopicPartition(topic, partition): OffsetAndMetadata(offset, metadata, -1)
+        for partition, (offset, metadata) in entries.items()
     }

@@ -57,6 +57,16 @@ class LoopTold:
         self._status.snapshot = replace(self._status.snapshot, sink_failure=None)
         self._log.info("publishing again")
 
+    def trying_alone(self, partition: int, first: int, end: int) -> None:
+        """Say which jobs go through the process one at a time, which is slow."""
+        self._log.warning(
+            "jobs tried one at a time",
+            why="processes that began here have ended without getting further",
+            partition=partition,
+            first=first,
+            before=end,
+        )
+
     def draining(self, in_hand: int) -> None:
         """Say that the process is on its way out."""
         self._status.snapshot = replace(self._status.snapshot, phase="draining")

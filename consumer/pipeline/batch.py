@@ -34,6 +34,11 @@ class Batcher:
     def __len__(self) -> int:
         return sum(len(queue.jobs) for queue in self._queues.values())
 
+    @property
+    def rows(self) -> int:
+        """Rows of the jobs that wait."""
+        return sum(queue.rows for queue in self._queues.values())
+
     def add(self, job: Job, model: Loaded, bound: Bound, now: float) -> None:
         """Queue a job for `model`. `now` is a monotonic time in seconds, as everywhere here."""
         name = (model.key, model.version)

@@ -1,0 +1,205 @@
+"""Exactly once: answers and the offsets of their jobs in one transaction, for readers that are read_committed.
+
+An offset says of all jobs below it that they are done, so that an answer may be published only with those of all jobs
+before it in its partition: what comes earlier is held until then.
+
+`commit_transaction()` of kafka-python can report success for what was aborted. Every record's future is therefore
+looked at before the offsets are sent, the transaction has to be over before the broker would have given it up, and a
+producer that has failed once is replaced; where the group then stands is asked of the broker.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError
+
+from consumer.delivery.connection import explained, for_transactions
+from consumer.delivery.dead_letters import record_size
+from consumer.delivery.offsets import Offsets
+from consumer.delivery.sink import Answered, SinkFailedError, close_producer, partition_of, sendable
+from consumer.delivery.source import Source
+from consumer.delivery.topics import Topic, Topics, check_topics
+from consumer.exits import Exit, FatalError
+from consumer.settings import Settings, named
+from consumer.watchdog import Watchdog
+
+FLUSH_SHARE = 2 / 3
+"""Of a transaction's time, what its records may take to be acknowledged."""
+LIMIT_FACTOR = 2
+"""Of its time: the client's calls that send offsets and commit have no limit; longer ones end the process."""
+BYTES = 8 * 1024 * 1024
+"""Answers of so many bytes do not wait for more."""
+REWIND_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    topic: Topic
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    job: Answered
+    size: int
+
+
+class TransactionalSink:
+    """`Sink` with a transactional producer: at most one transaction each `interval_s`, on the loop's thread."""
+
+    topics: Topics
+
+    def __init__(
+        self,
+        settings: Settings,
+        client_id: str,
+        *,
+        source: Source,
+        offsets: Offsets,
+        watchdog: Watchdog,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._source = source
+        self._offsets = offsets
+        self._watchdog = watchdog
+        self._clock = clock
+        self._interval_s = settings.transaction_interval_ms / 1000
+        self._timeout_s = settings.transaction_timeout_s
+        self._held: dict[tuple[int, int], dict[int, _Answer]] = {}  # by partition and epoch, then by offset
+        self._nbytes = 0
+        self._due_at = 0.0
+        self._producer: Any = None
+        self.rebuild()
+
+    @property
+    def nbytes(self) -> int:
+        """As `Sink.nbytes`."""
+        return self._nbytes
+
+    @property
+    def waiting(self) -> bool:
+        """As `Sink.waiting`."""
+        return next(self._ready(), None) is not None
+
+    def send(
+        self, topic: Topic, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], job: Answered
+    ) -> bool:
+        """As `Sink.send`: it is held until its turn comes."""
+        size = record_size(key, value, headers)
+        if size > topic.record_limit:
+            return False
+        if self._producer is None:
+            raise SinkFailedError("there is no producer")
+        record = job.record
+        self._held.setdefault((record.partition, job.epoch), {})[record.offset] = _Answer(
+            topic, key, value, headers, job, size
+        )
+        self._nbytes += size
+        return True
+
+    def settle(self, *, flush: bool) -> None:
+        """As `Sink.settle`; a transaction, where one is due."""
+        now = self._clock()
+        if not self._held or not (flush or now >= self._due_at or self._nbytes >= BYTES):
+            return
+        self._forget_passed()
+        ready = list(self._ready())
+        membership = self._source.membership
+        if not ready or membership is None or membership.generation_id < 0:
+            return  # without a generation nobody could tell this process from one whose place was taken
+        self._due_at = now + self._interval_s
+        self._transact(ready, membership)
+        self._settled(ready)
+
+    def rebuild(self) -> None:
+        """As `Sink.rebuild`; also ends what an earlier producer of this name has begun."""
+        self.close(timeout_s=0.5)
+        self.topics = check_topics(self._settings)
+        limits = (self.topics.predictions.record_limit, self.topics.dead_letters.record_limit)
+        with explained(self._settings):
+            producer = KafkaProducer(**for_transactions(self._settings, self._client_id, limits))
+            try:
+                producer.init_transactions()
+            except BaseException:
+                close_producer(producer, 0.5)
+                raise
+        if not self._source.rewind_to_committed(REWIND_S):
+            close_producer(producer, 0.5)
+            where = named(self._settings, "bootstrap_servers")
+            raise FatalError(Exit.UNAVAILABLE, f"{where}: the group's offsets cannot be read")
+        self._producer = producer
+
+    def close(self, timeout_s: float) -> None:
+        """As `Sink.close`."""
+        producer, self._producer = self._producer, None
+        self._held.clear()
+        self._nbytes = 0
+        if producer is not None:
+            close_producer(producer, timeout_s)
+
+    def _ready(self) -> Iterator[_Answer]:
+        """The answers that no job before them in their partition keeps back."""
+        for (partition, epoch), answers in self._held.items():
+            owned = self._offsets.of(partition)
+            if owned is not None and owned.epoch == epoch:
+                yield from (answers[offset] for offset in owned.leading(answers))
+
+    def _transact(self, ready: list[_Answer], membership: Any) -> None:
+        producer = self._producer
+        began = self._clock()
+        try:
+            with self._watchdog.limit(LIMIT_FACTOR * self._timeout_s, "a Kafka transaction"):
+                producer.begin_transaction()
+                futures = [
+                    producer.send(
+                        answer.topic.name,
+                        value=sendable(answer.key, answer.value),
+                        key=answer.key,
+                        headers=answer.headers,
+                        partition=partition_of(answer.topic, answer.key, answer.job),
+                    )
+                    for answer in ready
+                ]
+                producer.flush(timeout=FLUSH_SHARE * self._timeout_s)
+                for future in futures:
+                    future.get(timeout=0)  # raises what has become of the record
+                producer.send_offsets_to_transaction(self._positions(ready), membership)
+                producer.commit_transaction()
+        except FencedInstanceIdError as error:
+            raise self._fenced() from error
+        except AuthorizationError as error:
+            what = f"{named(self._settings, 'delivery')}: not allowed: {type(error).__name__}"
+            raise FatalError(Exit.REFUSED, what) from error
+        except (KafkaError, ValueError, TypeError) as error:
+            raise SinkFailedError(f"a transaction: {type(error).__name__}") from error
+        if self._clock() - began >= self._timeout_s:
+            raise SinkFailedError(f"a transaction took more than the {self._timeout_s:g} s that the broker gives it")
+
+    def _positions(self, ready: list[_Answer]) -> dict[TopicPartition, OffsetAndMetadata]:
+        last = {answer.job.record.partition: answer.job.record.offset for answer in ready}
+        return {
+            TopicPartition(self._settings.jobs_topic, partition): OffsetAndMetadata(offset + 1, "", -1)
+            for partition, offset in last.items()
+        }
+
+    def _settled(self, ready: list[_Answer]) -> None:
+        committed = {}
+        for answer in ready:
+            job, record = answer.job, answer.job.record
+            del self._held[record.partition, job.epoch][record.offset]
+            self._nbytes -= answer.size
+            self._offsets.done(record.partition, job.epoch, record.offset, job.size)
+            committed[record.partition] = record.offset + 1
+        # `committable` may be further: the next job may begin after a gap. It is committed with that job.
+        self._offsets.committed(committed)
+
+    def _forget_passed(self) -> None:
+        """Answers of assignments that have passed are somebody else's to give."""
+        for partition, epoch in [place for place in self._held if not self._offsets.current(*place)]:
+            self._nbytes -= sum(answer.size for answer in self._held.pop((partition, epoch)).values())
+
+    def _fenced(self) -> FatalError:
+        name = named(self._settings, "instance_id")
+        return FatalError(Exit.FENCED, f"{name}: another process of this name has joined the group; stop one of them")

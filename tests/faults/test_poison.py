@@ -1,0 +1,144 @@
+"""Jobs that end the process, or never return: found, dead-lettered, and nothing else is lost."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from consumer.local import LocalKafka
+from tests import stores
+from tests.conftest import Topics
+from tests.ledger import Ledger, lag
+from tests.replica import Replica, options, until
+
+POISON = 666
+FOUND_S = 150.0
+STARTS = 2
+
+
+class Fleet:
+    """Replicas that are started again whenever they end, as a supervisor does."""
+
+    def __init__(self, folder: Path, size: int, options: dict[str, object]) -> None:
+        self._folder = folder
+        self._options = options
+        self._replicas = [self._start(number) for number in range(size)]
+        self.ended: list[int] = []
+
+    def _start(self, number: int) -> Replica:
+        return Replica(self._folder / f"replica-{number}.log", **self._options)
+
+    def look(self) -> None:
+        """Start again whoever has ended."""
+        for number, replica in enumerate(self._replicas):
+            code = replica.process.poll()
+            if code is not None:
+                self.ended.append(code)
+                self._replicas[number] = self._start(number)
+
+    def events(self, name: str) -> int:
+        """How often any of them has said so."""
+        return sum(len(replica.events(name)) for replica in self._replicas)
+
+    def stop(self) -> list[int]:
+        """Their exit codes."""
+        return [replica.wait_ready().stop() for replica in self._replicas]
+
+    def kill(self) -> None:
+        """Leave nothing behind."""
+        for replica in self._replicas:
+            with contextlib.suppress(ProcessLookupError):
+                replica.kill()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("size", "delivery"), [(1, "at-least-once"), (2, "exactly-once")])
+def test_a_job_that_aborts_the_process(  # noqa: PLR0917 - fixtures
+    kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path, size: int, delivery: str
+) -> None:
+    fleet = Fleet(
+        tmp_path,
+        size,
+        options(
+            kafka,
+            topics,
+            store,
+            PRELOAD=stores.DEADLY,
+            DELIVERY=delivery,
+            POISON_STARTS=STARTS,
+            SESSION_TIMEOUT_S=6,
+            TRANSACTION_TIMEOUT_S=6,
+        ),
+    )
+    ledger = Ledger(kafka, topics)
+    ledger.publish(700, stores.DEADLY)
+    try:
+
+        def answered() -> bool:
+            fleet.look()
+            return ledger.collect() == ledger.published
+
+        until(answered, FOUND_S, "an answer to every job")
+        ledger.publish(100, stores.DEADLY)
+        until(answered, FOUND_S, "answers to what follows")
+        assert fleet.stop() == [0] * size
+    finally:
+        fleet.kill()
+    assert ledger.reasons == {"bad-body": 80, "prediction": 719, "poison": 1}
+    assert ledger.poisonous == [POISON]
+    # It ended so many processes before it was looked for, and one with nothing else in hand.
+    assert fleet.ended == [-6] * (STARTS + 1)
+    assert fleet.events("jobs tried one at a time")
+    assert lag(kafka, topics) == 0
+    if delivery == "exactly-once":
+        assert ledger.duplicates == 0
+
+
+def test_a_model_that_does_not_return_ends_the_process(
+    kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path
+) -> None:
+    fleet = Fleet(
+        tmp_path,
+        1,
+        options(kafka, topics, store, PRELOAD=stores.SLEEPY, STALL_S=1, POISON_STARTS=1, SESSION_TIMEOUT_S=6),
+    )
+    ledger = Ledger(kafka, topics)
+    ledger.publish(POISON + 10, stores.SLEEPY)
+    try:
+
+        def answered() -> bool:
+            fleet.look()
+            return ledger.collect() == ledger.published
+
+        until(answered, FOUND_S, "an answer to every job")
+        assert fleet.stop() == [0]
+    finally:
+        fleet.kill()
+    assert ledger.poisonous == [POISON]
+    assert set(fleet.ended) == {71}
+
+
+def test_replicas_that_are_stopped_again_and_again_find_no_poison(
+    kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path
+) -> None:
+    ledger = Ledger(kafka, topics)
+    # The jobs' model does not load for now: nothing is answered, and no offset moves.
+    options_ = options(kafka, topics, store, POISON_STARTS=1, STORE_POLL_S=60)
+    ledger.publish(10, stores.SLOW)
+    for number in range(4):
+        process = Replica(tmp_path / f"{number}.log", **options_)
+        try:
+            until(lambda process=process: process.get("/readyz")[0] == 200, 60, "readiness")
+            assert process.stop() == 0
+            assert not process.events("jobs tried one at a time")
+        finally:
+            if process.process.poll() is None:
+                process.kill()
+    process = Replica(tmp_path / "last.log", **options_)
+    try:
+        ledger.settle()
+        assert process.stop() == 0
+    finally:
+        if process.process.poll() is None:
+            process.kill()
+    assert ledger.reasons == {"prediction": 9, "bad-body": 1}
