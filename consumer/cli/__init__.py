@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from consumer.cli import bench, config, jobs, models, serve, topics
+from consumer.cli import bench, config, dlq, jobs, models, serve, topics
 from consumer.cli.frame import Version, epilog
 from consumer.exits import Exit, FatalError
 
@@ -33,6 +33,7 @@ for group in (serve, jobs):
     group.register(app)
 app.add_typer(topics.app, name="topics")
 app.add_typer(models.app, name="models")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from consumer.pipeline.expiry import NO_TIMESTAMP, deadline, expired
 from consumer.pipeline.job import Job, Record
 from schemas.codec import decode_request
 from schemas.headers import header_bytes, read_routing
@@ -9,20 +10,32 @@ from schemas.limits import Limits
 from schemas.messages import Request, Routing
 from schemas.reasons import Failure, Reason, RefusedError, Stage
 
+# What kafka-python takes for a header beside its bytes: a pair, two objects, a place in a list.
+HEADER_MEMORY = 192
+
 UNREAD = Failure(Reason.BAD_HEADER, Stage.DECODE, "the headers could not be read")
 
 
 def decode(
-    record: Record, epoch: int, *, now_ms: int, limits: Limits, default_model: str | None
+    record: Record,
+    epoch: int,
+    *,
+    now_ms: int,
+    limits: Limits,
+    default_model: str | None,
+    timestamp_ms: int = NO_TIMESTAMP,
+    max_age_ms: int | None = None,
 ) -> tuple[Job, Failure | None]:
     """Read a record's headers and body.
+
+    `timestamp_ms` is the record's; a job whose record is older than `max_age_ms` is expired. None: none is.
 
     The contract's order decides which reason is given where several hold: header, size, expiry, model, body. A body
     that cannot be read is therefore kept in `Job.request`, to be told once the model is known to be there.
     """
     in_headers = header_bytes(record.headers)
     value = record.value
-    size = in_headers + len(value or b"") + len(record.key or b"")
+    size = _size(record, in_headers)
     try:
         routing = read_routing(record.headers)
     except RefusedError as refused:
@@ -32,6 +45,9 @@ def decode(
             message = "the job has no model-key header and the consumer no LOADONCE_DEFAULT_MODEL"
             return Job(record, epoch, size, routing, UNREAD), Failure(Reason.MISSING_MODEL_KEY, Stage.ROUTE, message)
         routing = replace(routing, model_key=default_model)
+    if len(record.headers) > limits.headers:
+        message = f"{len(record.headers)} headers; {limits.headers} are allowed"
+        return Job(record, epoch, size, routing, UNREAD), Failure(Reason.TOO_LARGE, Stage.DECODE, message)
     if in_headers > limits.header_bytes:
         message = f"{in_headers} bytes of headers; {limits.header_bytes} are allowed"
         return Job(record, epoch, size, routing, UNREAD), Failure(Reason.TOO_LARGE, Stage.DECODE, message)
@@ -40,16 +56,25 @@ def decode(
         request = decode_request(value, routing.content_type, limits)
     except RefusedError as refused:
         request = Failure(refused.reason, Stage.DECODE, refused.message)
-    job = Job(record, epoch, size, routing, request)
+    job = Job(record, epoch, size, routing, request, deadline_ms=deadline(routing, timestamp_ms, max_age_ms))
     if isinstance(request, Failure) and request.reason is Reason.TOO_LARGE:
         return job, request
-    if routing.expires_at is not None and now_ms > routing.expires_at:
-        late = now_ms - routing.expires_at
-        return job, Failure(Reason.EXPIRED, Stage.DECODE, f"expires-at had passed by {late} ms when the job was read")
-    return job, None
+    return job, expired(job, now_ms)
 
 
 def unreadable(record: Record, epoch: int) -> tuple[Job, Failure]:
     """A record of which the client knows only the position."""
     message = "the Kafka client cannot parse the record: its checksum or its structure is wrong"
     return Job(record, epoch, 0, Routing(), UNREAD), Failure(Reason.BAD_HEADER, Stage.DECODE, message)
+
+
+def poisonous(record: Record, epoch: int) -> tuple[Job, Failure]:
+    """A record that is not to be opened: it has ended the processes that did."""
+    message = "the process that had this job, and no other in hand, ended without an answer"
+    size = _size(record, header_bytes(record.headers))
+    return Job(record, epoch, size, Routing(), UNREAD), Failure(Reason.POISON, Stage.PREDICT, message)
+
+
+def _size(record: Record, in_headers: int) -> int:
+    """The memory of a record, for the bound on what is in hand: of a header without a name most is its own."""
+    return in_headers + HEADER_MEMORY * len(record.headers) + len(record.value or b"") + len(record.key or b"")

@@ -46,6 +46,7 @@ class Job:
     """One record and what became of it so far. `epoch` names the assignment of its partition that it belongs to.
 
     `request` holds a Failure where the body could not be read: a model that is not there is the reason given first.
+    `deadline_ms`, in milliseconds since the epoch: past it, it is not predicted any more.
     """
 
     record: Record
@@ -54,3 +55,4 @@ class Job:
     routing: Routing
     request: Request | Failure
     bound: Bound | None = None
+    deadline_ms: int | None = None
