@@ -126,6 +126,7 @@ def _serve(settings: Settings, stop: Stop, parts: Parts) -> None:
         told = LoopTold(status, clock)
         watchdog = Watchdog(clock, _end)
         stack.callback(watchdog.close)
+        watchdog.watch(status.why_stuck)
         offsets = parts.offsets()
         inference = parts.inference(clock)
         stack.callback(lambda: inference.close(closing.left))
@@ -134,7 +135,7 @@ def _serve(settings: Settings, stop: Stop, parts: Parts) -> None:
         stack.callback(lambda: source.close(closing.left))
         sink: Sink
         if settings.delivery == "exactly-once":
-            sink = parts.transactions(settings, name, source=source, offsets=offsets, watchdog=watchdog, clock=clock)
+            sink = parts.transactions(settings, name, source=source, offsets=offsets, clock=clock)
         else:
             sink = parts.acknowledged(settings, name, offsets=offsets, clock=clock)
         stack.callback(lambda: sink.close(closing.left))

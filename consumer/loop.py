@@ -22,8 +22,10 @@ from consumer.models.runtime import Loaded
 from consumer.models.serving import Serving
 from consumer.pipeline.batch import Batch, Batcher
 from consumer.pipeline.bind import bind
+from consumer.pipeline.breaker import Breaker
 from consumer.pipeline.decode import decode, poisonous, unreadable
 from consumer.pipeline.encode import encode, too_large
+from consumer.pipeline.expiry import sift
 from consumer.pipeline.job import Job
 from consumer.pipeline.parking import Parking
 from consumer.settings import Settings
@@ -34,6 +36,8 @@ JOIN_S = 0.5  # polls of a few milliseconds never get kafka-python through a reb
 BUSY_S = 0.005  # how long to wait for the inference thread, a model or an acknowledgement before looking elsewhere
 COMMIT_S = 5.0  # how long a commit may take; without a broker it takes that long
 LAST_COMMIT_S = 1.0  # what the last one gets, however late it is
+LAG_S = 5.0  # between two questions how far behind this process is, which also tell whether a broker answers
+LAG_TIMEOUT_S = 1.0
 REVIVE_S = 2.0  # between two tries to make a producer
 
 
@@ -74,11 +78,16 @@ class Loop:
         self._too_many_bytes = Pressure(settings.max_in_flight_bytes)
         self._too_many_rows = Pressure(settings.max_in_flight_rows)
         self._too_many_parked = Pressure(settings.max_parked_jobs)
+        self._breaker = Breaker(settings.dead_letter_limit, settings.dead_letter_window_s, clock)
+        self._max_age_ms = int(settings.max_job_age_s * 1000) or None
         self._reading = True
         self._sending = True
         self._deadline: Deadline | None = None  # of the drain, once there is one
         self._next_commit = 0.0
         self._next_revival = 0.0
+        self._buried = 0
+        self._circuit = self._breaker.circuit
+        self._next_lag = 0.0
         self._told: tuple[list[int], bool] | None = None
 
     def run(self, stopping: Callable[[], bool], refreshing: Callable[[], bool]) -> None:
@@ -95,7 +104,7 @@ class Loop:
     def turn(self) -> None:
         """Once round."""
         try:
-            polled, ended = self._caution.pass_on(self._source.poll(self._patience()))
+            polled, ended = self._caution.pass_on(self._source.poll(self._patience(), self._breaker.allowance))
             for record in ended:
                 self._reject(record)
             self._take(polled)
@@ -106,7 +115,7 @@ class Loop:
         except SinkFailedError as error:
             self._replay(error)
         self._regulate()
-        self._events.turned(self._clock(), self._inference.running_s)
+        self._events.turned(self._clock(), self._inference.running_s, self._sink.waiting_s)
 
     # poll, decode, route -------------------------------------------------------------------------------------------
 
@@ -120,7 +129,15 @@ class Loop:
                 read = (
                     unreadable(record, owned.epoch)
                     if isinstance(record, UnreadableRecord)
-                    else decode(record, owned.epoch, now_ms=now_ms, limits=limits, default_model=default_model)
+                    else decode(
+                        record,
+                        owned.epoch,
+                        now_ms=now_ms,
+                        limits=limits,
+                        default_model=default_model,
+                        timestamp_ms=record.timestamp,
+                        max_age_ms=self._max_age_ms,
+                    )
                 )
                 job, failure = read
                 owned.taken(record.offset, job.size)
@@ -128,6 +145,7 @@ class Loop:
                     self._route(job)
                 else:
                     self._bury(job, failure)
+            self._breaker.took(len(records))
 
     def _reject(self, record: Any) -> None:
         """Bury a record, unread, that has ended the processes that read it."""
@@ -169,13 +187,21 @@ class Loop:
             batch = self._batcher.next(self._clock(), flush=self._deadline is not None)
             if batch is None:
                 return
-            self._inference.submit(batch)
+            in_time, late = sift(batch, int(self._wall_clock() * 1000))
+            for job, failure in late:  # while they waited for their model
+                batch.model.release()
+                self._bury(job, failure)
+            if in_time is not None:
+                self._inference.submit(in_time)
 
     def _publish(self, predicted: list[Predicted]) -> None:
         _release(done.batch for done in predicted)
         topic = self._sink.topics.predictions
+        buried = self._buried
+        jobs = 0
         for done in predicted:
             for answers in done.answers:
+                jobs += len(answers.jobs)
                 for job, out in encode(done.batch.model, answers, topic.record_limit):
                     if isinstance(out, Failure):
                         self._bury(job, out)
@@ -183,6 +209,7 @@ class Loop:
                         topic, out.key, out.value, out.headers, job
                     ):
                         self._bury(job, too_large(topic.record_limit))
+        self._breaker.predicted(jobs - (self._buried - buried))
 
     def _bury(self, job: Job, failure: Failure) -> None:
         record = job.record
@@ -205,6 +232,8 @@ class Loop:
             raise FatalError(
                 Exit.CONFIG, f"{topic.name}: its max.message.bytes of {topic.record_limit} holds no dead letter at all"
             )
+        self._buried += 1
+        self._breaker.buried(failure.reason)
         self._events.dead_letter(job.routing.model_key, failure, position)
 
     # acknowledge, commit -------------------------------------------------------------------------------------------
@@ -219,6 +248,9 @@ class Loop:
             if told != self._told:
                 self._told = told
                 self._events.assigned(told[0], joined=told[1])
+        if now >= self._next_lag and not self._deadline:
+            self._events.lagging(self._source.lag(LAG_TIMEOUT_S))
+            self._next_lag = self._clock() + LAG_S
 
     # how much may be in hand, and what goes wrong ------------------------------------------------------------------
 
@@ -228,7 +260,13 @@ class Loop:
             return JOIN_S
         if self._inference.pending or self._deadline:
             return 0
-        waiting = len(self._batcher) or len(self._parking) or self._sink.waiting or not self._reading
+        waiting = (
+            len(self._batcher)
+            or len(self._parking)
+            or self._sink.waiting
+            or self._caution.holding
+            or (not self._reading and self._offsets.jobs_in_hand)
+        )
         return BUSY_S if waiting else IDLE_S
 
     def _regulate(self) -> None:
@@ -241,7 +279,11 @@ class Loop:
             | self._too_many_rows.high(self._batcher.rows)
             | self._caution.holding
         )
-        self._reading = self._sending and not full and not self._deadline
+        circuit = self._breaker.circuit
+        if circuit is not self._circuit:
+            self._circuit = circuit
+            self._events.circuit(circuit, self._settings.dead_letter_window_s)
+        self._reading = self._sending and not full and not self._deadline and self._breaker.allowance != 0
         if not self._reading:
             self._source.pause_only(self._offsets.partitions)
         elif self._too_many_parked.high(len(self._parking)):

@@ -44,6 +44,11 @@ class AcknowledgedSink:
         """As `Sink.waiting`."""
         return bool(self._sent)
 
+    @property
+    def waiting_s(self) -> float:
+        """As `Sink.waiting_s`."""
+        return self._clock() - self._sent[0][2] if self._sent else 0.0
+
     def send(
         self, topic: Topic, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], job: Answered
     ) -> bool:

@@ -51,6 +51,10 @@ class Sink(Protocol):
     def waiting(self) -> bool:
         """Whether `settle` may yet make jobs done without a further answer."""
 
+    @property
+    def waiting_s(self) -> float:
+        """How long the oldest answer that was sent has waited for its acknowledgement."""
+
     def send(
         self, topic: Topic, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], job: Answered
     ) -> bool:

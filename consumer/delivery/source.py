@@ -38,28 +38,30 @@ class Source:
         self._offsets = offsets
         self._changes: SimpleQueue[tuple[str, list[int]]] = SimpleQueue()
         self.membership: Any = None
+        self._stray: dict[int, int | None] | None = None
         keep_raw_header_names()
         with explained(settings):
             self._consumer = KafkaConsumer(**for_consumer(settings, client_id))
 
     def join(self) -> None:
         """Ask to be a member of the group; the assignment comes while polling."""
-        self._consumer.subscribe([self._topic], listener=_Listener(self._consumer, self._offsets, self._changes))
+        self._consumer.subscribe([self._topic], listener=_Listener(self, self._consumer, self._offsets, self._changes))
 
     @property
     def joined(self) -> bool:
         """Whether the group has given this member its part, be it an empty one."""
         return bool(self._consumer.group_metadata().state == MemberState.STABLE)
 
-    def poll(self, timeout_s: float) -> list[list[Any]]:
+    def poll(self, timeout_s: float, at_most: int | None = None) -> list[list[Any]]:
         """What has come: for each partition its records in offset order, kafka-python's ConsumerRecord or, of one that
         the client cannot parse, an UnreadableRecord.
 
-        Waits for at most `timeout_s` seconds where nothing has. Only records of the current assignment are given.
+        Waits for at most `timeout_s` seconds where nothing has. `at_most` records, where that is a number. Only records
+        of the current assignment are given.
         """
         self._follow()
         try:
-            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=at_most or None)
         except CorruptRecordError:
             polled = self._step_over()
         except AuthorizationError as error:
@@ -68,8 +70,12 @@ class Source:
             ) from None
         # Before what has happened to the assignment is taken in: partitions that are lost are known to be so before the
         # client is a member again, so that this is never newer than `offsets`.
-        self.membership = self._consumer.group_metadata()
+        before, self.membership = self.membership, self._consumer.group_metadata()
+        if before is not None and before.member_id and before.member_id != self.membership.member_id:
+            self._evicted()
         regained = self._follow()
+        if self._stray is not None and not self._readmitted(self._stray):
+            return []
         current = []
         for partition, records in polled.items():
             owned = self._offsets.of(partition.partition)
@@ -144,6 +150,20 @@ class Source:
         except KafkaError:
             return None
 
+    def lag(self, timeout_s: float) -> int | None:
+        """Records of the partitions owned that are not done, the ones in hand included; None: no broker answers."""
+        places = [TopicPartition(self._topic, partition) for partition in self._offsets.partitions]
+        try:
+            ends = self._consumer.end_offsets(places, timeout_ms=int(timeout_s * 1000)) if places else {}
+        except KafkaError:
+            return None
+        lag = 0
+        for place, end in ends.items():
+            owned = self._offsets.of(place.partition)
+            done = owned.committable if owned is not None and owned.committable is not None else self._position(place)
+            lag += max(0, end - (end if done is None else done))
+        return lag
+
     def reread(self, partition: int, offset: int) -> None:
         """Go back to this offset, of which nothing has been taken in hand."""
         self._if_owned(self._consumer.seek, TopicPartition(self._topic, partition), offset)
@@ -168,12 +188,41 @@ class Source:
             self.reread(number, offset)
         return True
 
+    def _evicted(self) -> None:
+        """The group has put this process out, and it is a member again by another name.
+
+        Where that happens while it waits to join, the client neither says that its partitions are lost nor forgets its
+        places in them; others have had them meanwhile. What is in hand is dropped, and every place asked for again.
+        """
+        owned = [(number, self._offsets.of(number)) for number in self._offsets.partitions]
+        self._stray = {number: one.committable if one else None for number, one in owned}
+        self._offsets.revoke(self._stray)
+
+    def _readmitted(self, before: Mapping[int, int | None]) -> bool:
+        """Begin anew in all partitions of the new membership, once it is there; False: nothing read so far counts."""
+        if not self.joined:
+            return False
+        numbers = [place.partition for place in self._consumer.assignment()]
+        found = self.marks(numbers, POSITION_TIMEOUT_S)
+        if found is None:
+            return False
+        self._stray = None
+        self._offsets.revoke(numbers)
+        self._offsets.assign(numbers)
+        for number, (offset, _) in found.items():
+            place = before.get(number) if offset is None else offset
+            if place is not None:
+                self.reread(number, place)
+        return False  # what this poll has given was read from where it stood before
+
     def _commit(
         self, entries: Mapping[int, tuple[int, str]], timeout_s: float
     ) -> Literal["committed", "again", "gone"]:
         """Commit offsets with their metadata. Gone: this process is no member any more, and will see so as it polls."""
         if not entries:
             return "committed"
+        if self.membership is None or self.membership.member_id != self._consumer.group_metadata().member_id:
+            return "again"  # a member by another name: the next poll sees to what is owned
         try:
             self._consumer.commit(_as_kafka(self._topic, entries), timeout_ms=int(timeout_s * 1000))
         except FencedInstanceIdError:
@@ -259,7 +308,10 @@ class Source:
 class _Listener(ConsumerRebalanceListener):
     """Runs on the client's I/O thread, where nothing may wait: it commits without waiting, and leaves a note."""
 
-    def __init__(self, consumer: Any, offsets: Offsets, changes: SimpleQueue[tuple[str, list[int]]]) -> None:
+    def __init__(
+        self, source: Source, consumer: Any, offsets: Offsets, changes: SimpleQueue[tuple[str, list[int]]]
+    ) -> None:
+        self._source = source
         self._consumer = consumer
         self._offsets = offsets
         self._changes = changes
@@ -270,7 +322,9 @@ class _Listener(ConsumerRebalanceListener):
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         partitions = {partition.partition: partition.topic for partition in revoked}
         entries = {number: entry for number, entry in self._offsets.to_release().items() if number in partitions}
-        if entries:
+        known = self._source.membership
+        same = known is not None and known.member_id == self._consumer.group_metadata().member_id
+        if entries and same:  # else others have had them meanwhile
             topic = next(iter(partitions.values()))
             self._consumer.commit_async(_as_kafka(topic, entries))
         self._changes.put(("revoked", list(partitions)))

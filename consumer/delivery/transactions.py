@@ -8,12 +8,15 @@ looked at before the offsets are sent, the transaction has to be over before the
 producer that has failed once is replaced; where the group then stands is asked of the broker.
 """
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
-from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError
+from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError, KafkaTimeoutError
+from kafka.structs import MemberState
 
 from consumer.delivery.connection import explained, for_transactions
 from consumer.delivery.dead_letters import record_size
@@ -23,12 +26,9 @@ from consumer.delivery.source import Source
 from consumer.delivery.topics import Topic, Topics, check_topics
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
-from consumer.watchdog import Watchdog
 
 FLUSH_SHARE = 2 / 3
 """Of a transaction's time, what its records may take to be acknowledged."""
-LIMIT_FACTOR = 2
-"""Of its time: the client's calls that send offsets and commit have no limit; longer ones end the process."""
 BYTES = 8 * 1024 * 1024
 """Answers of so many bytes do not wait for more."""
 REWIND_S = 5.0
@@ -56,14 +56,12 @@ class TransactionalSink:
         *,
         source: Source,
         offsets: Offsets,
-        watchdog: Watchdog,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._client_id = client_id
         self._source = source
         self._offsets = offsets
-        self._watchdog = watchdog
         self._clock = clock
         self._interval_s = settings.transaction_interval_ms / 1000
         self._timeout_s = settings.transaction_timeout_s
@@ -82,6 +80,11 @@ class TransactionalSink:
     def waiting(self) -> bool:
         """As `Sink.waiting`."""
         return next(self._ready(), None) is not None
+
+    @property
+    def waiting_s(self) -> float:
+        """As `Sink.waiting_s`: the loop itself waits for a transaction."""
+        return 0.0
 
     def send(
         self, topic: Topic, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], job: Answered
@@ -107,7 +110,7 @@ class TransactionalSink:
         self._forget_passed()
         ready = list(self._ready())
         membership = self._source.membership
-        if not ready or membership is None or membership.generation_id < 0:
+        if not ready or membership is None or membership.generation_id < 0 or membership.state != MemberState.STABLE:
             return  # without a generation nobody could tell this process from one whose place was taken
         self._due_at = now + self._interval_s
         self._transact(ready, membership)
@@ -147,35 +150,55 @@ class TransactionalSink:
                 yield from (answers[offset] for offset in owned.leading(answers))
 
     def _transact(self, ready: list[_Answer], membership: Any) -> None:
-        producer = self._producer
-        began = self._clock()
+        """All or nothing; SinkFailedError: nobody here knows which."""
+        done: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                self._publish(ready, membership)
+            except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        # The client's calls that send offsets and commit know no time limit, and can wait for ever for a coordinator
+        # that has died: the thread is then left behind with its producer.
+        threading.Thread(target=work, name="transaction", daemon=True).start()
         try:
-            with self._watchdog.limit(LIMIT_FACTOR * self._timeout_s, "a Kafka transaction"):
-                producer.begin_transaction()
-                futures = [
-                    producer.send(
-                        answer.topic.name,
-                        value=sendable(answer.key, answer.value),
-                        key=answer.key,
-                        headers=answer.headers,
-                        partition=partition_of(answer.topic, answer.key, answer.job),
-                    )
-                    for answer in ready
-                ]
-                producer.flush(timeout=FLUSH_SHARE * self._timeout_s)
-                for future in futures:
-                    future.get(timeout=0)  # raises what has become of the record
-                producer.send_offsets_to_transaction(self._positions(ready), membership)
-                producer.commit_transaction()
+            done.result(self._timeout_s)
         except FencedInstanceIdError as error:
             raise self._fenced() from error
         except AuthorizationError as error:
             what = f"{named(self._settings, 'delivery')}: not allowed: {type(error).__name__}"
             raise FatalError(Exit.REFUSED, what) from error
+        except TimeoutError:
+            # Also where it is reported as committed after that: the broker may have given it up meanwhile.
+            what = f"a transaction took more than the {self._timeout_s:g} s that the broker gives it"
+            raise SinkFailedError(what) from None
         except (KafkaError, ValueError, TypeError) as error:
             raise SinkFailedError(f"a transaction: {type(error).__name__}") from error
+
+    def _publish(self, ready: list[_Answer], membership: Any) -> None:
+        producer = self._producer
+        began = self._clock()
+        producer.begin_transaction()
+        futures = [
+            producer.send(
+                answer.topic.name,
+                value=sendable(answer.key, answer.value),
+                key=answer.key,
+                headers=answer.headers,
+                partition=partition_of(answer.topic, answer.key, answer.job),
+            )
+            for answer in ready
+        ]
+        producer.flush(timeout=FLUSH_SHARE * self._timeout_s)
+        for future in futures:
+            future.get(timeout=0)  # raises what has become of the record
+        producer.send_offsets_to_transaction(self._positions(ready), membership)
+        producer.commit_transaction()
         if self._clock() - began >= self._timeout_s:
-            raise SinkFailedError(f"a transaction took more than the {self._timeout_s:g} s that the broker gives it")
+            raise KafkaTimeoutError
 
     def _positions(self, ready: list[_Answer]) -> dict[TopicPartition, OffsetAndMetadata]:
         last = {answer.job.record.partition: answer.job.record.offset for answer in ready}

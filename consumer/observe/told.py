@@ -27,9 +27,9 @@ class LoopTold:
         self._last: dict[tuple[Reason, str], tuple[str, str]] = {}
         self._next_dead = 0.0
 
-    def turned(self, now: float, inferring_s: float) -> None:
+    def turned(self, now: float, inferring_s: float, waiting_s: float) -> None:
         """Note that the loop moves; say which jobs failed lately."""
-        self._status.snapshot = replace(self._status.snapshot, turned=now, inferring_s=inferring_s)
+        self._status.snapshot = replace(self._status.snapshot, turned=now, inferring_s=inferring_s, waiting_s=waiting_s)
         if self._dead and now >= self._next_dead:
             self._next_dead = now + DEAD_LETTERS_EVERY_S
             self._tell_dead()
@@ -38,6 +38,16 @@ class LoopTold:
         """Say what this process reads."""
         self._status.snapshot = replace(self._status.snapshot, partitions=tuple(partitions), joined=joined)
         self._log.info("assigned" if joined else "rebalancing", partitions=list(partitions))
+
+    def lagging(self, records: int | None) -> None:
+        """Say when brokers go away and come back."""
+        gone = records is None
+        if gone and not self._status.snapshot.unreachable:
+            self._log.error("no broker answers")
+        elif not gone and self._status.snapshot.unreachable:
+            self._log.info("brokers answer again")
+        lag = self._status.snapshot.lag if gone else records
+        self._status.snapshot = replace(self._status.snapshot, unreachable=gone, lag=lag)
 
     def dead_letter(self, model_key: str | None, failure: Failure, position: str) -> None:
         """Count; the line comes with the next turn."""
@@ -66,6 +76,12 @@ class LoopTold:
             first=first,
             before=end,
         )
+
+    def circuit(self, state: str, window_s: float) -> None:
+        """Say that too many jobs become dead letters, and when it is over."""
+        tell = self._log.info if state == "closed" else self._log.error
+        tell("dead letters limited", circuit=str(state), window_s=window_s)
+        self._status.snapshot = replace(self._status.snapshot, circuit=str(state))
 
     def draining(self, in_hand: int) -> None:
         """Say that the process is on its way out."""

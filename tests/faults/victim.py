@@ -85,8 +85,8 @@ def offsets() -> Offsets:
 
 
 class StoppingSource(Source):
-    def poll(self, timeout_s: float) -> list[list[Any]]:
-        polled = super().poll(timeout_s)
+    def poll(self, timeout_s: float, at_most: int | None = None) -> list[list[Any]]:
+        polled = super().poll(timeout_s, at_most)
         if polled:
             POINT.at("poll")
         return polled
