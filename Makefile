@@ -1,7 +1,7 @@
 # What a clone needs: Python 3.11+, make, git. Everything else comes into .venv/ (and uv into .uv/, where it is missing).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench check format docs clean
+.PHONY: help setup demo test test-faults fuzz soak bench check format docs clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -13,7 +13,7 @@ UV := $(shell uv cache dir >/dev/null 2>&1 && command -v uv || echo .uv/bin/uv)
 RUN = $(UV) run --no-sync
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(filter .uv/bin/uv,$(UV)) ## Install what uv.lock names into .venv/
 	@$(UV) sync --frozen --all-extras --compile-bytecode
@@ -23,6 +23,16 @@ demo: setup ## Train three models, serve them through a real Kafka broker, check
 
 test: setup ## Run every test, on a real broker with real models (TESTS="tests/unit -k tensor" narrows it)
 	@$(RUN) pytest $(TESTS)
+
+fuzz: setup ## Push a million mutated records through decoding, and 50,000 through a broker (SEED=7 FROM=0 RECORDS=1000000)
+	@FUZZ_SEED=$(or $(SEED),random) FUZZ_FROM=$(or $(FROM),0) FUZZ_RECORDS=$(or $(RECORDS),1000000) \
+		FUZZ_BROKER_RECORDS=$(or $(RECORDS),50000) $(RUN) pytest -n 0 -s tests/fuzz
+
+soak: setup ## Kill, stop and swap things at random under load, then account for every job (MINUTES=20 SEED=7 DELIVERY=at-least-once)
+	@$(RUN) python -m tests.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(DELIVERY),--delivery $(DELIVERY))
+
+test-faults: setup ## The whole table of kill points and broker losses, on three nodes, for both deliveries (about 40 minutes)
+	@FAULTS=all $(RUN) pytest tests/faults
 
 bench: setup ## Measure, side by side in one run (BENCH=seed_loops, swaps or isolation)
 	@$(RUN) python -m benchmarks.$(or $(BENCH),seed_loops)

@@ -56,9 +56,7 @@ def main() -> None:
     )
 
 
-def _case(
-    kafka: LocalKafka, folder: Path, store: Path, delivery: str, count: int, *, stopped: bool
-) -> dict[str, Any]:
+def _case(kafka: LocalKafka, folder: Path, store: Path, delivery: str, count: int, *, stopped: bool) -> dict[str, Any]:
     topics = fresh_topics(kafka)
     _publish(kafka, topics, count)
     _in_sync(kafka, topics.predictions, 2 if stopped else 1)

@@ -87,7 +87,7 @@ def _serve(settings: Settings, stop: Stop, parts: Parts) -> None:
     clock = time.monotonic
     log = logs.logger()
     log.info("starting", consumer=name, store=str(settings.model_store), group=settings.group_id)
-    check_topics(settings)  # before TensorFlow is imported: what cannot work is said at once
+    check_topics(settings, serving=True)  # before TensorFlow is imported: what cannot work is said at once
     status = Status(clock, settings.stall_s)
     metrics = Metrics(status)
     closing = Deadline(clock, CLOSE_S)

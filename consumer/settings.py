@@ -8,15 +8,26 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from consumer.credentials import (
+    CredentialError,
+    SecretFile,
+    check_authorities,
+    check_certificate,
+    check_file,
+    no_password,
+    read_secret,
+)
 from consumer.exits import Exit, FatalError
 from consumer.models.policy import Policies
 from schemas.limits import Limits
@@ -24,6 +35,8 @@ from schemas.limits import Limits
 PREFIX = "LOADONCE_"
 MASK = "********"
 DOTENV = Path(".env")
+SECRETS = ("sasl_password", "sasl_oauth_client_secret", "ssl_key_password")
+"""Each may be given as itself, or as a file by the option of the same name with `_file` behind it."""
 
 _SECRETIVE = re.compile("PASS|SECRET|TOKEN|CREDENTIAL|KEY")
 _SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
@@ -70,6 +83,13 @@ def _custom_object(value: str) -> str:
     return value
 
 
+def _token_url(value: str) -> str:
+    parts = urlsplit(value if value.isprintable() else "")
+    if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("the URL is https://host/path, without credentials in it")
+    return value
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -86,7 +106,12 @@ class Settings(BaseSettings):
     """The options of `loadonce`, checked."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=DOTENV, env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=PREFIX,
+        env_file=DOTENV,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     bootstrap_servers: Annotated[tuple[Server, ...], *Listed] = Field(
@@ -104,7 +129,25 @@ class Settings(BaseSettings):
     )
     default_model: ModelName | None = Field(None, description="Model of the jobs that have no model-key header.")
     delivery: Literal["at-least-once", "exactly-once"] = Field(
-        "at-least-once", description="How often a job may be answered; exactly-once is not available yet."
+        "at-least-once",
+        description="How often a job is answered; exactly-once holds for readers that are read_committed.",
+    )
+    transaction_interval_ms: float = Field(
+        100, ge=0, le=10_000, description="With exactly-once, the least time between two transactions."
+    )
+    transaction_timeout_s: float = Field(
+        30,
+        ge=1,
+        le=900,
+        description="When the brokers give a transaction up; till then readers wait for a dead replica's.",
+    )
+    instance_id: str | None = Field(
+        None,
+        pattern=r"[A-Za-z0-9._-]{1,100}",
+        description="Name of this replica alone: one that is started again under it has its partitions back at once.",
+    )
+    session_timeout_s: float = Field(
+        15, ge=6, le=1800, description="How long the partitions of a replica that has died stand still."
     )
     auto_offset_reset: Literal["earliest", "latest"] = Field(
         "earliest", description="Where a group without committed offsets begins."
@@ -175,6 +218,7 @@ class Settings(BaseSettings):
         le=1024**3,
         description="Bytes of a job's headers, past which: too-large.",
     )
+    max_job_headers: int = Field(Limits().headers, ge=1, description="Headers of a job, past which: too-large.")
     max_job_tensors: int = Field(
         Limits().tensors, ge=1, le=1024, description="Tensors of a job, past which: too-large."
     )
@@ -182,9 +226,38 @@ class Settings(BaseSettings):
     max_job_rank: int = Field(
         Limits().rank, ge=1, le=32, description="Dimensions of a job's tensors, past which: too-large."
     )
+    max_job_age_s: float = Field(
+        0,
+        ge=0,
+        le=31_536_000,
+        allow_inf_nan=False,
+        description="Seconds since its record was written, past which a job is not predicted but expired; 0: no bound.",
+    )
+    max_in_flight_rows: int = Field(
+        1_000_000, ge=1, description="Rows waiting for their model, past which reading pauses."
+    )
+    poison_starts: int = Field(
+        2,
+        ge=1,
+        le=1000,
+        description="Processes that may end at the same jobs before these are tried one at a time.",
+    )
+    dead_letter_limit: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        allow_inf_nan=False,
+        description="Share of dead letters among the answers (as 0.5), past which reading pauses and /readyz fails; "
+        "none: no bound.",
+    )
+    dead_letter_window_s: Seconds = Field(
+        60, description="Seconds of answers that share is of, and the pause before a few jobs try whether it is over."
+    )
     commit_interval_s: Seconds = Field(1, description="How often offsets are committed.")
     drain_s: Seconds = Field(20, description="How long a stop may take to finish the jobs in hand.")
-    stall_s: Seconds = Field(300, description="How long a model may be busy with one batch before /livez fails.")
+    stall_s: Seconds = Field(
+        300, description="How long a model may be busy with one batch; then /livez fails and the process ends."
+    )
     http_host: str = Field("127.0.0.1", min_length=1, description="Address of /livez and /readyz; 0.0.0.0 for all.")
     http_port: int = Field(8080, ge=0, le=65_535, description="Port of /livez and /readyz; 0: any free one, logged.")
     log_format: Literal["auto", "console", "json"] = Field(
@@ -196,16 +269,32 @@ class Settings(BaseSettings):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How the brokers are spoken to."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+    allow_sasl_without_tls: bool = Field(
+        False, description="Let passwords and tokens travel unencrypted: SASL_PLAINTEXT, and a token URL of http://."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         None, description="How to log in, where the protocol is SASL."
     )
-    sasl_username: str | None = Field(None, description="User to log in as.")
-    sasl_password: SecretStr | None = Field(None, description="Password to log in with.")
+    sasl_username: str | None = Field(None, description="User to log in as, but for OAUTHBEARER.")
+    sasl_password: SecretStr | None = Field(None, description="Password to log in with, but for OAUTHBEARER.")
+    sasl_password_file: Path | None = Field(None, description="File of that password, read at each login.")
+    sasl_oauth_token_file: Path | None = Field(
+        None, description="File of the token to log in with by OAUTHBEARER, read at each login."
+    )
+    sasl_oauth_token_url: Annotated[str, AfterValidator(_token_url)] | None = Field(
+        None, description="Where OAUTHBEARER gets its tokens from, by the client credentials grant; instead of a file."
+    )
+    sasl_oauth_client_id: str | None = Field(None, description="Client that asks for tokens.")
+    sasl_oauth_client_secret: SecretStr | None = Field(None, description="Secret of that client.")
+    sasl_oauth_client_secret_file: Path | None = Field(None, description="File of that secret, read for each token.")
+    sasl_oauth_scope: str | None = Field(None, description="Scope of the tokens that are asked for.")
     ssl_cafile: Path | None = Field(
-        None, description="PEM file of the authorities that sign the brokers' certificates."
+        None, description="PEM file of the authorities that sign the brokers' certificates; none: the system's."
     )
     ssl_certfile: Path | None = Field(None, description="PEM file of the client's own certificate.")
     ssl_keyfile: Path | None = Field(None, description="PEM file of the client's private key.")
+    ssl_key_password: SecretStr | None = Field(None, description="Password of that key, where it is encrypted.")
+    ssl_key_password_file: Path | None = Field(None, description="File of that password, read at each connection.")
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 - the TOML file's values come as init arguments, weaker than all else
@@ -220,23 +309,84 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.delivery == "exactly-once":
-            raise _Conflict("delivery", "not available yet; use at-least-once")
         if len({self.jobs_topic, self.predictions_topic, self.dead_letters_topic}) < 3:
             raise _Conflict("jobs_topic", "jobs, predictions and dead letters need a topic each")
         if self.load_backoff_max_s < self.load_backoff_s:
             raise _Conflict("load_backoff_max_s", f"less than {env_name('load_backoff_s')}={self.load_backoff_s:g}")
         if len(self.models_to_preload) > self.cache_models:
             raise _Conflict("cache_models", f"fewer than the {len(self.models_to_preload)} models to preload")
-        if self.security_protocol.startswith("SASL"):
-            for name in ("sasl_mechanism", "sasl_username", "sasl_password"):
-                if getattr(self, name) is None:
-                    raise _Conflict(name, f"needed with {env_name('security_protocol')}={self.security_protocol}")
-        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "manifest_public_key"):
-            path = getattr(self, name)
-            if path is not None and not path.is_file():
-                raise _Conflict(name, "no such file")
+        if self.manifest_public_key is not None and not self.manifest_public_key.is_file():
+            raise _Conflict("manifest_public_key", "no such file")
         return self
+
+    @model_validator(mode="after")
+    def _secrets_can_be_read(self) -> Self:
+        for name in SECRETS:
+            file = getattr(self, f"{name}_file")
+            if file is None:
+                continue
+            if getattr(self, name) is not None:
+                raise _Conflict(f"{name}_file", f"given beside {env_name(name)}; leave one out")
+            _serves(f"{name}_file", partial(read_secret, file))
+        if self.sasl_oauth_token_file is not None:
+            _serves("sasl_oauth_token_file", partial(read_secret, self.sasl_oauth_token_file))
+        return self
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Self:
+        protocol = f"{env_name('security_protocol')}={self.security_protocol}"
+        if self.security_protocol.startswith("SASL"):
+            self._need(protocol, "sasl_mechanism")
+            if self.sasl_mechanism == "OAUTHBEARER":
+                self._can_get_tokens()
+            else:
+                self._need(protocol, "sasl_username", "sasl_password")
+        if self.security_protocol == "SASL_PLAINTEXT" and not self.allow_sasl_without_tls:
+            raise _Conflict("security_protocol", _UNENCRYPTED.format("use SASL_SSL"))
+        return self
+
+    def _can_get_tokens(self) -> None:
+        mechanism = f"{env_name('sasl_mechanism')}={self.sasl_mechanism}"
+        if self.sasl_oauth_token_file is not None:
+            if self.sasl_oauth_token_url is not None:
+                raise _Conflict(
+                    "sasl_oauth_token_file", f"given beside {env_name('sasl_oauth_token_url')}; leave one out"
+                )
+            return
+        if self.sasl_oauth_token_url is None:
+            raise _Conflict(
+                "sasl_oauth_token_url", f"this or {env_name('sasl_oauth_token_file')} needed with {mechanism}"
+            )
+        self._need(mechanism, "sasl_oauth_client_id", "sasl_oauth_client_secret")
+        if not self.sasl_oauth_token_url.startswith("https:") and not self.allow_sasl_without_tls:
+            raise _Conflict("sasl_oauth_token_url", _UNENCRYPTED.format("use https://"))
+
+    def _need(self, because: str, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) is None and getattr(self, f"{name}_file", None) is None:
+                raise _Conflict(name, f"needed with {because}")
+
+    @model_validator(mode="after")
+    def _certificates_can_be_read(self) -> Self:
+        cafile, certfile, keyfile = self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile
+        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+            if (path := getattr(self, name)) is not None:
+                _serves(name, partial(check_file, path))
+        if cafile is not None:
+            _serves("ssl_cafile", partial(check_authorities, cafile))
+        if certfile is not None:
+            password = self.secret("ssl_key_password") or no_password
+            _serves("ssl_certfile", partial(check_certificate, certfile, keyfile, password))
+        elif keyfile is not None:
+            raise _Conflict("ssl_certfile", f"needed with {env_name('ssl_keyfile')}={keyfile}")
+        return self
+
+    def secret(self, name: str) -> Callable[[], str] | None:
+        """One of SECRETS, to be asked for each time it is needed: its file may have been replaced. None: not given."""
+        file, value = getattr(self, f"{name}_file"), getattr(self, name)
+        if file is not None:
+            return SecretFile(file, named(self, f"{name}_file"))
+        return None if value is None else value.get_secret_value
 
     @property
     def policies(self) -> Policies:
@@ -255,11 +405,17 @@ class Settings(BaseSettings):
         return Limits(
             body_bytes=self.max_job_bytes,
             header_bytes=self.max_job_header_bytes,
+            headers=self.max_job_headers,
             tensors=self.max_job_tensors,
             rows=self.max_job_rows,
             rank=self.max_job_rank,
             elements=self.max_job_bytes,
         )
+
+
+_UNENCRYPTED = (
+    f"what is logged in with would travel unencrypted; {{}}, or allow it by {PREFIX}ALLOW_SASL_WITHOUT_TLS=true"
+)
 
 
 class _Conflict(ValueError):  # noqa: N818 - never raised out of here: pydantic wraps it
@@ -268,6 +424,13 @@ class _Conflict(ValueError):  # noqa: N818 - never raised out of here: pydantic 
     def __init__(self, option: str, message: str) -> None:
         super().__init__(message)
         self.option = option
+
+
+def _serves(option: str, check: Callable[[], object]) -> None:
+    try:
+        check()
+    except CredentialError as error:
+        raise _Conflict(option, str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +574,11 @@ def _message(problem: Any, cause: object) -> str:
 
 
 def _hide(option: str, value: object) -> str:
-    return MASK if Settings.model_fields[option].annotation == SecretStr | None else _one_line(value)
+    secret = Settings.model_fields[option].annotation == SecretStr | None
+    # The secret itself in place of its file, and a URL with credentials in it, are mistakes that are made.
+    of_secret = option.removesuffix("_file") in SECRETS or option == "sasl_oauth_token_file"
+    mistaken = of_secret and not str(value).startswith(("/", "."))
+    return MASK if value and (secret or mistaken or "@" in str(value)) else _one_line(value)
 
 
 def _source(option: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from schemas import json_body, msgpack_body
 from schemas.limits import Limits
 from schemas.messages import ContentType, Request, Response, Tensor
+from schemas.msgpack_body import KEY_TYPES
 from schemas.reasons import Reason, RefusedError
 
 MAX_PARAMETER_DEPTH = 32
@@ -171,6 +172,8 @@ def _parameters(document: dict[Any, Any]) -> Mapping[Any, Any] | None:
         raise _bad_body("parameters is not a map")
     level: list[Any] = [parameters]
     for _ in range(MAX_PARAMETER_DEPTH):
+        if not all(KEY_TYPES.issuperset(map(type, outer)) for outer in level if type(outer) is dict):
+            raise _bad_body("a key in parameters is neither text, bytes nor a number")
         level = [
             inner
             for outer in level

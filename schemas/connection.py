@@ -1,27 +1,41 @@
 """kafka-python, imported when it is needed, configured for publishers and readers, its failures told in one line."""
 
 import importlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas.causes import listening, one_line
+from schemas.causes import Kind, Why, listening, one_line
 from schemas.errors import AccessRefusedError, BrokerUnavailableError, RecordTooLargeError, TopicMissingError
 
 _SECURITY_PREFIXES = ("security_", "sasl_", "ssl_")
 _SHORTEST_TIMEOUT_S = 1.0  # the client refuses a request timeout below its fetch wait of 0.5 s
-# What the client's log says of a login that failed, by its errors' names and words; no host name looks like it.
-_LOGIN = re.compile(r"authenticat|authoriz|sasl mechanism|SaslMechanism|SaslState", re.IGNORECASE)
+_BOOTSTRAP_S = 6.0  # a login that is refused is tried again for so long before it is told
+_LOOK_MS = 1_000
+_REMEDIES = {
+    Kind.LOGIN: "check sasl_plain_username and sasl_plain_password, or the token",
+    Kind.MECHANISM: "check sasl_mechanism",
+    Kind.RIGHTS: "give the user the right",
+    Kind.CLIENT_CERTIFICATE: "check ssl_certfile and ssl_keyfile",
+    Kind.UNTRUSTED: "check ssl_cafile",
+    Kind.OTHER_HOST: "name the brokers as their certificates do",
+    Kind.NO_LOGIN_WANTED: "the listener wants no login: check security_protocol",
+    Kind.WANTS_TLS: "the listener speaks TLS: check security_protocol",
+    Kind.SPEAKS_NO_TLS: "the listener does not speak TLS: check security_protocol",
+    Kind.HUNG_UP: "as a listener does that wants a login: check security_protocol",
+    Kind.FILE: "check ssl_cafile, ssl_certfile and ssl_keyfile",
+    Kind.UNREACHABLE: "check that one runs there, and the security options",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
     """Where the brokers are and how to talk to them.
 
-    `security` holds kafka-python's own options (`security_protocol`, `sasl_*`, `ssl_*`). `request_timeout_s` bounds
-    every request, and the first connection. ValueError: another option, a time limit below 1 s.
+    `security` holds kafka-python's own options (`security_protocol`, `sasl_*`, `ssl_*`); `sasl_plain_password` may be
+    a function, which is asked at each login. `request_timeout_s` bounds every request; the first connection is given up
+    after 6 s at the latest. ValueError: another option, a time limit below 1 s.
     """
 
     bootstrap_servers: tuple[str, ...]
@@ -80,6 +94,10 @@ class Connection:
         """The topic's TopicPartitions as a consumer sees them, which creates no topic. TopicMissingError."""
         with self.explained():
             numbers = consumer.partitions_for_topic(topic)
+            if not numbers:
+                # Also where it may not be seen; then this raises, as a rule.
+                with suppress(kafka_errors().KafkaTimeoutError):
+                    consumer.end_offsets([kafka().TopicPartition(topic, 0)], timeout_ms=_LOOK_MS)
         if not numbers:
             raise TopicMissingError(f"the broker has no topic {topic}; `loadonce topics create` makes it")
         return [kafka().TopicPartition(topic, number) for number in sorted(numbers)]
@@ -99,26 +117,25 @@ class Connection:
                     f"the job does not fit a record: {one_line(error)}; send fewer rows"
                 ) from None
             except (errors.KafkaError, OSError) as error:
-                where, why = ",".join(self.bootstrap_servers), cause.of(error)
-                if isinstance(error, errors.AuthorizationError) or _LOGIN.search(f"{type(error).__name__} {why}"):
-                    raise AccessRefusedError(
-                        f"the broker at {where} refuses this client ({why}); "
-                        "check user, password and SASL mechanism, and what the user is allowed"
-                    ) from None
-                raise BrokerUnavailableError(
-                    f"no broker serves this at {where} ({why}); check that one runs there, and the security options"
-                ) from None
+                raise self._unavailable(cause.of(error)) from None
+
+    def _unavailable(self, why: Why) -> BrokerUnavailableError:
+        where, remedy = ",".join(self.bootstrap_servers), _REMEDIES[why.kind]
+        if why.kind.refused:
+            return AccessRefusedError(f"the broker at {where} refuses this client ({why.text}); {remedy}")
+        return BrokerUnavailableError(f"no broker serves this at {where} ({why.text}); {remedy}")
 
     @property
     def _request_timeout_ms(self) -> int:
         return int(self.request_timeout_s * 1000)
 
     def _common(self) -> dict[str, Any]:
+        _module("schemas.logins").prepare_logins()
         return {
             **self.security,
             "bootstrap_servers": list(self.bootstrap_servers),
             "client_id": "loadonce-client",
-            "bootstrap_timeout_ms": self._request_timeout_ms,
+            "bootstrap_timeout_ms": int(min(self.request_timeout_s, _BOOTSTRAP_S) * 1000),
             "request_timeout_ms": self._request_timeout_ms,
             "reconnect_backoff_max_ms": 1_000,  # 30 s by default: half a minute more after every outage
             "metadata_max_age_ms": 30_000,

@@ -27,6 +27,10 @@ SMALL = 64 * 1024
 _SMALL_LIST = 1024
 _SMALL_MAP = 64
 
+KEY_TYPES = frozenset({str, bytes, int, float, bool, type(None)})
+"""What a map that is read may have for keys. Not timestamps: anybody can make many of one hash, and a map of 64,000
+such keys takes minutes to build."""
+
 # Bounds of the walk.
 _KEYS = 1024  # of the document, and of a tensor
 _CONTAINERS = 16 * 1024  # in any one value: an empty list costs 1 byte on the wire and 64 in memory
@@ -132,15 +136,22 @@ def _value(data: memoryview) -> Any:
     """A value whose elements are all there, so that lengths may be as long as its bytes allow."""
     containers = 0
 
-    def count(container: Any) -> Any:
+    def count(container: list[Any]) -> list[Any]:
         nonlocal containers
         containers += 1
         if containers > _CONTAINERS:
             raise RefusedError(Reason.TOO_LARGE, f"a value holds more than {_CONTAINERS} lists and maps")
         return container
 
+    def as_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        if not KEY_TYPES.issuperset([type(key) for key, _ in count(pairs)]):
+            raise RefusedError(Reason.BAD_BODY, "the key of a map is neither text, bytes nor a number")
+        return dict(pairs)
+
     size = len(data)
-    return unpackb(data, max_array_len=size, max_map_len=size, strict_map_key=False, object_hook=count, list_hook=count)
+    return unpackb(
+        data, max_array_len=size, max_map_len=size, strict_map_key=False, object_pairs_hook=as_map, list_hook=count
+    )
 
 
 def _is_map(first: memoryview) -> bool:

@@ -69,7 +69,7 @@ class AcknowledgedSink:
         except MessageSizeTooLargeError:
             return False  # the producer is unharmed: it looked before it took the record
         except (KafkaError, ValueError, TypeError) as error:
-            raise failed(topic.name, error) from error
+            raise failed(self._settings, topic.name, error) from error
         self._sent.append((future, job, self._clock(), size))
         self._nbytes += size
         return True
@@ -81,7 +81,7 @@ class AcknowledgedSink:
             future, job, _, size = sent[0]
             error = future.exception
             if error is not None:
-                raise failed("a record was not delivered", error) from error
+                raise failed(self._settings, "a record was not delivered", error) from error
             sent.popleft()
             self._nbytes -= size
             done(job.record.partition, job.epoch, job.record.offset, job.size)
@@ -91,7 +91,7 @@ class AcknowledgedSink:
     def rebuild(self) -> None:
         """As `Sink.rebuild`."""
         self.close(timeout_s=0.5)
-        self.topics = check_topics(self._settings)
+        self.topics = check_topics(self._settings, serving=True)
         limits = (self.topics.predictions.record_limit, self.topics.dead_letters.record_limit)
         with explained(self._settings):
             self._producer = KafkaProducer(**for_producer(self._settings, self._client_id, limits))

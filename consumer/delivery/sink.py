@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from kafka.errors import AuthorizationError, KafkaError
 
+from consumer.delivery.connection import not_allowed
 from consumer.delivery.topics import Topic, Topics
-from consumer.exits import Exit, FatalError
+from consumer.settings import Settings
 
 
 class SinkFailedError(Exception):
@@ -91,10 +92,10 @@ def sendable(key: bytes | None, value: bytes | None) -> bytes | None:
     return b"" if key is None and value is None else value
 
 
-def failed(what: str, error: BaseException) -> Exception:
+def failed(settings: Settings, what: str, error: BaseException) -> Exception:
     """What to raise for what a producer raised."""
     if isinstance(error, AuthorizationError):
-        return FatalError(Exit.REFUSED, f"{what}: the broker does not let this user write to it")
+        return not_allowed(settings, error)
     return SinkFailedError(f"{what}: {type(error).__name__}")
 
 

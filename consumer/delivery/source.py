@@ -15,7 +15,7 @@ from kafka.errors import (
 )
 from kafka.structs import MemberState
 
-from consumer.delivery.connection import explained, for_consumer
+from consumer.delivery.connection import explained, for_consumer, not_allowed
 from consumer.delivery.offsets import Offsets, PartitionOffsets
 from consumer.delivery.unreadable import UnreadableRecord, is_unreadable
 from consumer.exits import Exit, FatalError
@@ -65,9 +65,7 @@ class Source:
         except CorruptRecordError:
             polled = self._step_over()
         except AuthorizationError as error:
-            raise FatalError(
-                Exit.REFUSED, f"{named(self._settings, 'jobs_topic')}: not allowed: {type(error).__name__}"
-            ) from None
+            raise not_allowed(self._settings, error) from None
         # Before what has happened to the assignment is taken in: partitions that are lost are known to be so before the
         # client is a member again, so that this is never newer than `offsets`.
         before, self.membership = self.membership, self._consumer.group_metadata()
@@ -234,9 +232,7 @@ class Source:
         except CommitFailedError:
             return "gone"
         except AuthorizationError as error:
-            raise FatalError(
-                Exit.REFUSED, f"{named(self._settings, 'group_id')}: not allowed: {type(error).__name__}"
-            ) from None
+            raise not_allowed(self._settings, error) from None
         except KafkaError:  # a rebalance in progress, a broker that does not answer
             return "again"
         return "committed"

@@ -18,7 +18,7 @@ from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError, KafkaTimeoutError
 from kafka.structs import MemberState
 
-from consumer.delivery.connection import explained, for_transactions
+from consumer.delivery.connection import explained, for_transactions, not_allowed
 from consumer.delivery.dead_letters import record_size
 from consumer.delivery.offsets import Offsets
 from consumer.delivery.sink import Answered, SinkFailedError, close_producer, partition_of, sendable
@@ -119,7 +119,7 @@ class TransactionalSink:
     def rebuild(self) -> None:
         """As `Sink.rebuild`; also ends what an earlier producer of this name has begun."""
         self.close(timeout_s=0.5)
-        self.topics = check_topics(self._settings)
+        self.topics = check_topics(self._settings, serving=True)
         limits = (self.topics.predictions.record_limit, self.topics.dead_letters.record_limit)
         with explained(self._settings):
             producer = KafkaProducer(**for_transactions(self._settings, self._client_id, limits))
@@ -169,8 +169,7 @@ class TransactionalSink:
         except FencedInstanceIdError as error:
             raise self._fenced() from error
         except AuthorizationError as error:
-            what = f"{named(self._settings, 'delivery')}: not allowed: {type(error).__name__}"
-            raise FatalError(Exit.REFUSED, what) from error
+            raise not_allowed(self._settings, error) from error
         except TimeoutError:
             # Also where it is reported as committed after that: the broker may have given it up meanwhile.
             what = f"a transaction took more than the {self._timeout_s:g} s that the broker gives it"

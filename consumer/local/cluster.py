@@ -36,8 +36,9 @@ class LocalKafka:
     `data_dir` is where the nodes keep logs and data, and is kept; without it a temporary folder is used, and removed at
     the end, also when this process is killed, unless `keep`. A `data_dir` used before goes on with what it holds.
     `ports` are those of the brokers, one a node; without it free ones are taken. `config` are further properties of
-    every broker, and win over the defaults here. `on_progress` is told what is being done, a line at a time.
-    Topics are never created by using them.
+    every broker, and win over the defaults here. `listeners` are further listeners by name, each with its security
+    protocol (`{"CLIENTS": "SASL_SSL"}`), on free ports; what they need beside it (`listener.name.clients.*`) is for
+    `config` to say. `on_progress` is told what is being done, a line at a time. Topics are never created by using them.
 
     Entering takes 3 s (three nodes: 6 s) and, the first time for a user, the download of Kafka (45 MB). It raises
     `LocalKafkaError` where the extra `local`, the network (the first time), a port, or a broker fails. The constructor
@@ -52,6 +53,7 @@ class LocalKafka:
         keep: bool = False,
         ports: Sequence[int] | None = None,
         config: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
         if nodes not in _SIZES:
@@ -60,11 +62,14 @@ class LocalKafka:
             raise ValueError(f"{nodes} different ports are needed, not {list(ports)}")
         if taken := _OWN & set(config or ()):
             raise ValueError(f"{', '.join(sorted(taken))}: set by LocalKafka itself; leave it out of config")
+        if taken := frozenset({"PLAINTEXT", "CONTROLLER"}) & set(listeners or ()):
+            raise ValueError(f"{', '.join(sorted(taken))}: every node has that listener; name another")
         self._size = nodes
         self._data_dir = data_dir
         self._keep = keep
         self._ports = ports
         self._config = dict(config or {})
+        self._listeners = dict(listeners or {})
         self._on_progress = on_progress or (lambda _line: None)
         self._nodes: tuple[Node, ...] = ()
         self._stack = ExitStack()
@@ -79,6 +84,10 @@ class LocalKafka:
     def bootstrap_servers(self) -> str:
         """`host:port` of every node, running or not, comma-separated."""
         return ",".join(f"{LOOPBACK}:{node.port}" for node in self._nodes)
+
+    def servers(self, listener: str) -> str:
+        """`host:port` of every node's further listener of that name, comma-separated."""
+        return ",".join(f"{LOOPBACK}:{node.listeners[listener]}" for node in self._nodes)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -147,28 +156,41 @@ class LocalKafka:
 
     def _configure(self, kafka: Installation, cluster_id: str, group: int) -> tuple[Node, ...]:
         """Write each node's `server.properties`; its folder keeps the data where it was used before."""
-        free = free_ports(2 * self._size)
+        free = free_ports((2 + len(self._listeners)) * self._size)
         brokers = list(self._ports or free[: self._size])
-        controllers = free[self._size :]
+        controllers = free[self._size : 2 * self._size]
+        others = free[2 * self._size :]
         voters = ",".join(f"{i}@{LOOPBACK}:{port}" for i, port in enumerate(controllers, start=1))
         nodes = []
         for node_id, (broker, controller) in enumerate(zip(brokers, controllers, strict=True), start=1):
             folder = self.data_dir / f"node-{node_id}"
             folder.mkdir(exist_ok=True)
+            ports = dict(zip(self._listeners, others[node_id - 1 :: self._size], strict=True))
+            serving = [f"{name}://{LOOPBACK}:{port}" for name, port in ({"PLAINTEXT": broker} | ports).items()]
             own = {
                 "process.roles": "broker,controller",
                 "node.id": str(node_id),
                 "controller.quorum.voters": voters,
-                "listeners": f"PLAINTEXT://{LOOPBACK}:{broker},CONTROLLER://{LOOPBACK}:{controller}",
-                "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{broker}",
+                "listeners": ",".join([*serving, f"CONTROLLER://{LOOPBACK}:{controller}"]),
+                "advertised.listeners": ",".join(serving),
                 "log.dirs": str(folder / "data"),
             }
             file = folder / "server.properties"
-            file.write_bytes(properties(defaults(self._size) | self._config | own))
+            file.write_bytes(properties(defaults(self._size, self._listeners) | self._config | own))
             log = folder / "broker.log"
             log.write_bytes(b"")
             command = kafka.command("kafka.Kafka", str(file))
-            nodes.append(Node(node_id, broker, cluster_id=cluster_id, command=command, log=log, process_group=group))
+            nodes.append(
+                Node(
+                    node_id,
+                    broker,
+                    listeners=ports,
+                    cluster_id=cluster_id,
+                    command=command,
+                    log=log,
+                    process_group=group,
+                )
+            )
         return tuple(nodes)
 
     def _end(self, *, gently: bool) -> None:

@@ -8,12 +8,16 @@ from consumer.local.errors import LocalKafkaError
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
-def defaults(nodes: int) -> dict[str, str]:
-    """Properties for a small, quickly started cluster (https://kafka.apache.org/documentation/#brokerconfigs)."""
+def defaults(nodes: int, listeners: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Properties for a small, quickly started cluster (https://kafka.apache.org/documentation/#brokerconfigs).
+
+    `listeners` are those beside PLAINTEXT and CONTROLLER, each with its security protocol.
+    """
+    protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **(listeners or {})}
     replicas, in_sync = (str(nodes), "2") if nodes > 1 else ("1", "1")
     return {
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
         "auto.create.topics.enable": "false",  # otherwise a consumer's subscription creates a mistyped topic
         "default.replication.factor": replicas,
         "min.insync.replicas": in_sync,

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from consumer.local.errors import LocalKafkaError
@@ -18,16 +18,25 @@ _MEANINGFUL = (" ERROR ", " FATAL ", "Exception", "Caused by", "Error:", "Could 
 
 
 class Node:
-    """A broker (and controller) process: `id`, `port` on 127.0.0.1, and its `log` file.
+    """A broker (and controller) process: `id`, `port` on 127.0.0.1, those of its further `listeners`, and its `log`.
 
     One thread at a time may call the methods. A node that was stopped or killed starts again with its data and port.
     """
 
     def __init__(
-        self, node_id: int, port: int, *, cluster_id: str, command: Sequence[str], log: Path, process_group: int
+        self,
+        node_id: int,
+        port: int,
+        *,
+        listeners: Mapping[str, int],
+        cluster_id: str,
+        command: Sequence[str],
+        log: Path,
+        process_group: int,
     ) -> None:
         self.id = node_id
         self.port = port
+        self.listeners = listeners
         self.log = log
         self._cluster_id = cluster_id
         self._command = command

@@ -97,6 +97,8 @@ def test_kill_point(
 
         note: str = until(reached, REACHED_S, f"the point '{point}'")
         uncommitted = int(note.split(":")[1].rstrip("}"))
+        if fault != "SIGKILL":
+            uncommitted = max(uncommitted, lag(cluster, topics))  # it goes on, and may have fetched all there is
         with replica(tmp_path / "other.log", **more) as other:
             if fault == "broker SIGKILL":
                 _leader(cluster, topics.jobs).kill()

@@ -25,10 +25,14 @@ COMMANDS = [
     "models verify",
     "models remove",
     "models alias",
+    "dlq list",
+    "dlq show",
+    "dlq replay",
+    "dlq discard",
     "config show",
     "config check",
 ]
-GROUPS = ["", "topics", "models", "config"]
+GROUPS = ["", "topics", "models", "dlq", "config"]
 
 
 @pytest.fixture
@@ -86,6 +90,12 @@ def test_a_group_alone_shows_its_help(group: str, shown: Shown) -> None:
         (["publish"], "MODEL"),
         (["models", "add", "digits"], "SOURCE"),
         (["publish", "digits", "--header", "nonsense"], "--header nonsense"),
+        (["dlq", "replay", "--yes"], "--all"),
+        (["dlq", "replay", "--all", "--model", "wine"], "--all"),
+        (["dlq", "discard", "--all", "--yes", "--dry-run"], "--dry-run"),
+        (["dlq", "list", "--reason", "boredom"], "boredom"),
+        (["dlq", "list", "--since", "yesterday"], "--since yesterday"),
+        (["dlq", "replay", "--position", "0/0"], "--position 0/0"),
     ],
 )
 def test_what_cannot_be_understood_is_one_line_and_64(arguments: list[str], named: str, shown: Shown) -> None:

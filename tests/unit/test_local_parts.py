@@ -50,6 +50,16 @@ def test_a_cluster_of_three_survives_one_by_its_defaults() -> None:
         assert (defaults(1)[name], three[name]) == ("1", "2")
 
 
+def test_every_listener_has_its_protocol() -> None:
+    protocols = defaults(1, {"CLIENTS": "SASL_SSL"})["listener.security.protocol.map"]
+    assert protocols == "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,CLIENTS:SASL_SSL"
+
+
+def test_a_listener_that_every_node_has_is_not_a_further_one() -> None:
+    with pytest.raises(ValueError, match="CONTROLLER: every node has that listener"):
+        LocalKafka(listeners={"CONTROLLER": "SSL"})
+
+
 @pytest.mark.parametrize("nodes", [-1, 0, 2, 4])
 def test_only_one_or_three_nodes(nodes: int) -> None:
     with pytest.raises(ValueError, match="1 or 3 nodes"):

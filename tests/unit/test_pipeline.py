@@ -17,7 +17,7 @@ from consumer.models.servable import Servable
 from consumer.models.signature import Signature, TensorSpec
 from consumer.pipeline.batch import Batch, Batcher
 from consumer.pipeline.bind import bind
-from consumer.pipeline.decode import decode
+from consumer.pipeline.decode import HEADER_MEMORY, decode
 from consumer.pipeline.encode import Outgoing, encode
 from consumer.pipeline.job import Bound, Job
 from consumer.pipeline.parking import Parking
@@ -139,7 +139,7 @@ def test_a_good_job_is_read() -> None:
     job, failure = read(BODY, TO)
     assert failure is None
     assert isinstance(job.request, Request)
-    assert job.size == len(BODY) + len("model-key") + 1
+    assert job.size == len(BODY) + len("model-key") + 1 + HEADER_MEMORY
 
 
 def test_the_default_model_stands_in_for_a_missing_header() -> None:
@@ -161,6 +161,7 @@ def test_an_unreadable_body_waits_for_its_model_to_be_known() -> None:
         (Reason.MISSING_MODEL_KEY, b"\xc1", [("expires-at", b"1")]),
         (Reason.TOO_LARGE, msgpack.packb({"inputs": [TENSOR | {"shape": [11, 1]}]}), [TO, ("expires-at", b"1")]),
         (Reason.TOO_LARGE, b"\xc1", [TO, ("x", b"x" * 65_536)]),
+        (Reason.TOO_LARGE, b"\xc1", [TO, *[("", None)] * 1_024, ("expires-at", b"1")]),
         (Reason.EXPIRED, b"\xc1", [TO, ("expires-at", b"%d" % (NOW_MS - 1))]),
     ],
 )

@@ -28,36 +28,66 @@ def raised(error: Exception, logged: Exception | str | None = None) -> Exception
 
 
 @pytest.mark.parametrize(
-    ("error", "logged"),
+    ("error", "logged", "remedy"),
     [
-        (TIMEOUT, errors.SaslAuthenticationFailedError("SaslAuthenticationFailedError: invalid credentials")),
-        (TIMEOUT, errors.UnsupportedSaslMechanismError("Kafka broker does not support PLAIN sasl mechanism")),
-        (TIMEOUT, errors.IllegalSaslStateError()),
-        (TIMEOUT, "SASL Authentication timed out"),
-        (errors.SaslAuthenticationFailedError(), None),
-        (errors.TopicAuthorizationFailedError({"jobs"}), None),
-        (errors.ClusterAuthorizationFailedError(), "Connection refused"),  # an idempotent producer that may not be one
+        (TIMEOUT, errors.SaslAuthenticationFailedError("invalid credentials"), "check sasl_plain_username"),
+        (TIMEOUT, errors.UnsupportedSaslMechanismError("Kafka broker does not support PLAIN"), "check sasl_mechanism"),
+        (TIMEOUT, errors.KafkaConnectionError("[SSL] tlsv13 alert certificate required"), "check ssl_certfile"),
+        (errors.SaslAuthenticationFailedError(), None, "check sasl_plain_username"),
+        (errors.TopicAuthorizationFailedError({"jobs"}), None, "give the user the right"),
+        (
+            errors.KafkaError("InitProducerId: [Error 31] ClusterAuthorizationFailedError"),
+            None,
+            "give the user the right",
+        ),
+        (errors.ClusterAuthorizationFailedError(), "Connection refused", "give the user the right"),
     ],
 )
-def test_a_refused_client_is_told_so(error: Exception, logged: Exception | str | None) -> None:
+def test_a_refused_client_is_told_so(error: Exception, logged: Exception | str | None, remedy: str) -> None:
     refused = raised(error, logged)
 
     assert type(refused) is AccessRefusedError
     assert "auth.sasl-hosts.example:9092 refuses this client" in str(refused)
-    assert "check user, password" in str(refused)
+    assert remedy in str(refused)
 
 
 @pytest.mark.parametrize(
-    ("error", "logged"),
+    ("error", "logged", "remedy"),
     [
-        (TIMEOUT, None),
-        (TIMEOUT, "[Errno 111] Connection refused by auth.sasl-hosts.example:9092"),
-        (TIMEOUT, "certificate verify failed: unable to get the certificate authority's certificate"),
-        (OSError("no route to host"), None),
+        (TIMEOUT, None, "check that one runs there"),
+        (TIMEOUT, "[Errno 111] Connection refused by auth.sasl-hosts.example:9092", "check that one runs there"),
+        (TIMEOUT, "SASL Authentication timed out", "check that one runs there"),
+        (
+            TIMEOUT,
+            "certificate verify failed: unable to get the certificate authority's certificate",
+            "check ssl_cafile",
+        ),
+        (TIMEOUT, "IP address mismatch, certificate is not valid for '127.0.0.1'", "as their certificates do"),
+        (TIMEOUT, errors.IllegalSaslStateError(), "wants no login: check security_protocol"),
+        (TIMEOUT, errors.InvalidReceiveError("Invalid frame length: 352518912"), "speaks TLS: check security_protocol"),
+        (TIMEOUT, "Handshake failed: EOF occurred in violation of protocol", "does not speak TLS"),
+        (TIMEOUT, errors.KafkaConnectionError("socket disconnected"), "wants a login"),
+        (TIMEOUT, FileNotFoundError(2, "No such file or directory"), "check ssl_cafile, ssl_certfile and ssl_keyfile"),
+        (OSError("no route to host"), None, "check that one runs there"),
     ],
 )
-def test_a_broker_that_is_not_there_refuses_nobody(error: Exception, logged: str | None) -> None:
-    assert type(raised(error, logged)) is BrokerUnavailableError
+def test_a_broker_that_is_not_there_refuses_nobody(
+    error: Exception, logged: Exception | str | None, remedy: str
+) -> None:
+    unavailable = raised(error, logged)
+
+    assert type(unavailable) is BrokerUnavailableError
+    assert remedy in str(unavailable)
+
+
+def test_what_tells_most_is_told() -> None:
+    log = logging.getLogger("kafka.net.connection")
+    with pytest.raises(AccessRefusedError, match=r"\(invalid credentials\)"), CONNECTION.explained():
+        log.error("%s: Connection lost: %s", "<it>", errors.KafkaConnectionError("socket disconnected"))
+        log.error("%s: Connection lost: %s", "<it>", errors.SaslAuthenticationFailedError("invalid credentials"))
+        log.error("%s: Connection lost: %s", "<it>", errors.KafkaConnectionError("socket disconnected"))
+        log.error("%s: Connection lost: %s", "<it>", errors.RequestTimedOutError("after 12 ms"))
+        raise TIMEOUT
 
 
 def test_a_record_that_does_not_fit_is_another_matter() -> None:

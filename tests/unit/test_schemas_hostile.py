@@ -190,3 +190,32 @@ def test_an_integer_of_very_many_digits() -> None:
 def test_a_map_of_very_many_keys_is_not_read_to_its_end() -> None:
     body = b"\xdf" + (2**20).to_bytes(4, "big") + b"\x00\xc0" * 2**20
     assert read(body, MSGPACK) is Reason.BAD_BODY
+
+
+def timestamps_of_one_hash(count: int) -> bytes:
+    """Keys that a dict takes quadratic time for: Python's hash of two numbers (xxHash) can be computed backwards."""
+    low, mask, first, second, start = 0, 2**64 - 1, 11400714785074694791, 14029467366897019727, 2870177450012600261
+    wanted = (12345 - (2 ^ start ^ 3527539)) & mask
+    found: list[bytes] = []
+
+    def back(accumulator: int) -> int:
+        rotated = accumulator * pow(first, -1, 2**64) & mask
+        return (rotated >> 31 | rotated << 33) & mask
+
+    while len(found) < count:
+        lane = (back((back(wanted) - low * second) & mask) - start) * pow(second, -1, 2**64) & mask
+        seconds = lane - 2**64 if lane >> 63 else lane
+        if abs(seconds) < 2**61 - 1:
+            found.append(b"\xc7\x0c\xff" + low.to_bytes(4, "big") + seconds.to_bytes(8, "big", signed=True))
+        low += 1
+    return b"\xdf" + count.to_bytes(4, "big") + b"".join([key + b"\xc0" for key in found])
+
+
+@pytest.mark.parametrize("count", [2, 40, 1_000, 60_000])
+def test_a_map_of_keys_of_one_hash_is_refused_before_it_is_built(count: int) -> None:
+    keys = timestamps_of_one_hash(count)
+    one, other = list(msgpack.unpackb(timestamps_of_one_hash(2), strict_map_key=False))
+    assert hash(one) == hash(other)
+    body = request_with(msgpack.packb(b"\0\0\0\0"))
+    for parameters in (keys, b"\x81" + msgpack.packb("a") + keys):
+        assert read(b"\x82" + body[1:] + msgpack.packb("parameters") + parameters, MSGPACK) is Reason.BAD_BODY

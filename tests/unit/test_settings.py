@@ -6,6 +6,7 @@ import pytest
 
 from consumer import settings
 from consumer.exits import Exit, FatalError
+from tests.authority import Authority
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,6 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("BOOTSTRAP_SERVERS", "localhost", "host:port"),
         ("BOOTSTRAP_SERVERS", "localhost:99999", "host:port"),
         ("DELIVERY", "at-most-once", "'at-least-once'"),
-        ("DELIVERY", "exactly-once", "not available yet"),
         ("AUTO_OFFSET_RESET", "none", "'earliest' or 'latest'"),
         ("PRELOAD", "fine,../evil", "a model's name"),
         ("DEFAULT_MODEL", "-", "a model's name"),
@@ -122,6 +122,159 @@ def test_a_login_needs_all_of_its_options(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("LOADONCE_SASL_PASSWORD", "hunter2")
     error = refusal()
     assert str(error).startswith("LOADONCE_SASL_MECHANISM=: needed with LOADONCE_SECURITY_PROTOCOL=SASL_SSL")
+
+
+LOGIN = {
+    "SECURITY_PROTOCOL": "SASL_SSL",
+    "SASL_MECHANISM": "SCRAM-SHA-512",
+    "SASL_USERNAME": "me",
+    "SASL_PASSWORD": "hunter2",
+}
+BY_TOKEN = {
+    "SECURITY_PROTOCOL": "SASL_SSL",
+    "SASL_MECHANISM": "OAUTHBEARER",
+    "SASL_OAUTH_TOKEN_URL": "https://issuer.example/token",
+    "SASL_OAUTH_CLIENT_ID": "me",
+    "SASL_OAUTH_CLIENT_SECRET": "hunter2",
+}
+
+
+def given(monkeypatch: pytest.MonkeyPatch, options: dict[str, str]) -> None:
+    for name, value in options.items():
+        monkeypatch.setenv(f"LOADONCE_{name}", value)
+
+
+@pytest.mark.parametrize(
+    ("options", "option", "says"),
+    [
+        (LOGIN | {"SASL_PASSWORD": ""}, "SASL_PASSWORD=", "needed with LOADONCE_SECURITY_PROTOCOL=SASL_SSL"),
+        (LOGIN | {"SASL_USERNAME": ""}, "SASL_USERNAME=", "needed with LOADONCE_SECURITY_PROTOCOL=SASL_SSL"),
+        (
+            LOGIN | {"SECURITY_PROTOCOL": "SASL_PLAINTEXT"},
+            "SECURITY_PROTOCOL=SASL_PLAINTEXT",
+            "use SASL_SSL, or allow it by LOADONCE_ALLOW_SASL_WITHOUT_TLS=true",
+        ),
+        (LOGIN | {"SASL_MECHANISM": "GSSAPI"}, "SASL_MECHANISM=GSSAPI", "'OAUTHBEARER'"),
+        (BY_TOKEN | {"SASL_OAUTH_TOKEN_URL": ""}, "SASL_OAUTH_TOKEN_URL=", "or LOADONCE_SASL_OAUTH_TOKEN_FILE"),
+        (BY_TOKEN | {"SASL_OAUTH_CLIENT_ID": ""}, "SASL_OAUTH_CLIENT_ID=", "needed with LOADONCE_SASL_MECHANISM"),
+        (BY_TOKEN | {"SASL_OAUTH_CLIENT_SECRET": ""}, "SASL_OAUTH_CLIENT_SECRET=", "needed with"),
+        (
+            BY_TOKEN | {"SASL_OAUTH_TOKEN_URL": "http://issuer.example/token"},
+            "SASL_OAUTH_TOKEN_URL=http://issuer.example/token",
+            "use https://, or allow it by LOADONCE_ALLOW_SASL_WITHOUT_TLS=true",
+        ),
+        (
+            BY_TOKEN | {"SASL_OAUTH_TOKEN_URL": "https://me:hunter2@issuer.example/token"},
+            "SASL_OAUTH_TOKEN_URL=********",
+            "without credentials in it",
+        ),
+        (BY_TOKEN | {"SASL_OAUTH_TOKEN_URL": "file:///etc/passwd"}, "SASL_OAUTH_TOKEN_URL=file:///etc", "https://host"),
+    ],
+)
+def test_a_login_that_cannot_work_is_named_with_its_option(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, str], option: str, says: str
+) -> None:
+    given(monkeypatch, options)
+    error = refusal()
+    assert error.exit_code is Exit.CONFIG
+    assert str(error).startswith(f"LOADONCE_{option}")
+    assert says in str(error)
+    assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize("options", [LOGIN, BY_TOKEN])
+def test_a_login_is_accepted(monkeypatch: pytest.MonkeyPatch, options: dict[str, str]) -> None:
+    given(monkeypatch, options)
+    assert settings.load().security_protocol == "SASL_SSL"
+    given(monkeypatch, {"SECURITY_PROTOCOL": "SASL_PLAINTEXT", "ALLOW_SASL_WITHOUT_TLS": "true"})
+    assert settings.load().security_protocol == "SASL_PLAINTEXT"
+
+
+@pytest.mark.parametrize("name", settings.SECRETS)
+def test_a_secret_comes_from_its_file_as_it_is_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "secret"
+    file.write_text(" hunter2 \n")
+    given(monkeypatch, {f"{name.upper()}_FILE": str(file)})
+    loaded = settings.load()
+    secret = loaded.secret(name)
+    assert secret is not None
+    assert secret() == " hunter2 "
+    assert "hunter2" not in repr(secret) + repr(loaded) + str(settings.describe(loaded))
+    file.write_bytes(b"hunter3\r\n")
+    assert secret() == "hunter3"
+    file.unlink()
+    with pytest.raises(OSError, match=f"^LOADONCE_{name.upper()}_FILE={file}: no such file$"):
+        secret()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no such file"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"hunter2\xff", "not UTF-8"),
+        (b"hunter2" * 10_000, "more than 65536 bytes"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    for name in ("SASL_PASSWORD_FILE", "SASL_OAUTH_TOKEN_FILE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"LOADONCE_{name}", str(file))
+            error = refusal()
+        assert error.exit_code is Exit.CONFIG
+        assert str(error).startswith(f"LOADONCE_{name}={file}: ")
+        assert says in str(error)
+        assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize("name", settings.SECRETS)
+def test_a_secret_is_not_given_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("hunter2")
+    given(monkeypatch, {name.upper(): "hunter2", f"{name.upper()}_FILE": str(tmp_path / "secret")})
+    error = refusal()
+    assert str(error).startswith(
+        f"LOADONCE_{name.upper()}_FILE={tmp_path}/secret: given beside LOADONCE_{name.upper()};"
+    )
+
+
+def test_a_secret_in_the_place_of_its_file_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, {"SASL_PASSWORD_FILE": "hunter2"})
+    assert str(refusal()) == "LOADONCE_SASL_PASSWORD_FILE=********: no such file"
+
+
+def test_certificates_that_cannot_serve_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    mine, yours = authority.issue("mine", password=b"hunter2"), authority.issue("yours")
+    no_pem = tmp_path / "no.pem"
+    no_pem.write_text("hunter2")
+    for options, option, says in (
+        ({"SSL_CAFILE": no_pem}, f"SSL_CAFILE={no_pem}", "no certificates"),
+        ({"SSL_CERTFILE": no_pem}, f"SSL_CERTFILE={no_pem}", "cannot be used"),
+        (
+            {"SSL_CERTFILE": yours.certificate, "SSL_KEYFILE": mine.key},
+            f"SSL_CERTFILE={yours.certificate}",
+            "cannot be",
+        ),
+        ({"SSL_CERTFILE": mine.certificate, "SSL_KEYFILE": mine.key}, f"SSL_CERTFILE={mine.certificate}", "password"),
+        ({"SSL_KEYFILE": yours.key}, "SSL_CERTFILE=", f"needed with LOADONCE_SSL_KEYFILE={yours.key}"),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in options.items():
+                patch.setenv(f"LOADONCE_{name}", str(value))
+            error = refusal()
+        assert error.exit_code is Exit.CONFIG
+        assert str(error).startswith(f"LOADONCE_{option}: ")
+        assert says in str(error)
+    given(
+        monkeypatch, {"SSL_CAFILE": str(authority.file), "SSL_CERTFILE": str(mine.both), "SSL_KEY_PASSWORD": "hunter2"}
+    )
+    assert settings.load().ssl_certfile == mine.both
 
 
 def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

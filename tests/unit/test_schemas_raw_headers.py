@@ -1,0 +1,138 @@
+"""Batches as kafka-python reads them in this process: what it does not check, it is made to."""
+
+import gzip
+from collections.abc import Iterator
+from typing import Any
+
+import lz4.frame
+import pytest
+import snappy
+import zstandard
+from kafka.errors import CorruptRecordError
+from kafka.record.default_records import DefaultRecordBatchBuilder
+from kafka.record.memory_records import MemoryRecords
+
+from schemas import decompress
+from schemas.headers import RawName, RawNamed
+from schemas.raw_headers import keep_raw_header_names
+from tests.fuzz import wire
+
+GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
+GOOD = wire.record(b"value", [(b"name", b"content")])
+READ = [(0, b"value", [("name", b"content")])]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _taught() -> None:
+    keep_raw_header_names()
+
+
+def records(batch: bytes) -> Iterator[Any]:
+    yield from MemoryRecords(batch).next_batch()
+
+
+def read(batch: bytes) -> list[tuple[int, bytes, list[tuple[str, bytes]]]]:
+    return [(record.offset, record.value, record.headers) for record in records(batch)]
+
+
+@pytest.mark.parametrize("codec", [0, GZIP, SNAPPY, LZ4, ZSTD])
+def test_what_the_client_writes_is_read(codec: int) -> None:
+    builder = DefaultRecordBatchBuilder(2, codec, False, -1, -1, -1, 1 << 20)
+    for offset in range(3):
+        assert builder.append(offset, 1, None, bytes(50_000), [("name", b"content")])
+    assert read(bytes(builder.build())) == [(offset, bytes(50_000), READ[0][2]) for offset in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("codec", "data"),
+    [
+        (GZIP, gzip.compress(GOOD[:9]) + gzip.compress(GOOD[9:])),
+        (SNAPPY, snappy.compress(GOOD)),
+        (LZ4, lz4.frame.compress(GOOD, content_checksum=True, store_size=False)),
+        (ZSTD, zstandard.compress(GOOD[:9]) + zstandard.compress(GOOD[9:])),
+        (ZSTD, zstandard.ZstdCompressor(write_content_size=False).compress(GOOD)),
+    ],
+    ids=["gzip of two members", "plain snappy", "lz4 with a checksum", "zstd of two frames", "zstd without a size"],
+)
+def test_what_other_clients_write_is_read(codec: int, data: bytes) -> None:
+    assert read(wire.batch(data, 1, codec)) == READ
+
+
+@pytest.mark.parametrize(
+    ("codec", "data"),
+    [
+        (GZIP, gzip.compress(GOOD) + b"more"),
+        (GZIP, gzip.compress(GOOD)[:-4]),
+        (GZIP, b""),
+        (SNAPPY, b"\xff" * 40),
+        (SNAPPY, b"\x82SNAPPY\0\0\0\0\1\0\0\0\1\xff\xff\xff\xff"),
+        (LZ4, lz4.frame.compress(GOOD, content_checksum=True)[:-1] + b"\0"),
+        (LZ4, lz4.frame.compress(GOOD)[:-4]),
+        (ZSTD, zstandard.compress(GOOD) + b"more"),
+        (7, GOOD),
+    ],
+    ids=[
+        *("gzip and more", "gzip cut short", "no gzip", "no snappy", "snappy block past the end"),
+        *("lz4 of a wrong checksum", "lz4 cut short", "zstd and more", "a codec that is none"),
+    ],
+)
+def test_what_cannot_be_decompressed_is_a_corrupt_record_and_no_other_error(codec: int, data: bytes) -> None:
+    with pytest.raises(CorruptRecordError):
+        read(wire.batch(data, 1, codec))
+
+
+def bombs() -> dict[int, bytes]:
+    bomb = wire.record(bytes(decompress.MOST_BYTES))
+    return {
+        GZIP: gzip.compress(bomb, 1),
+        SNAPPY: snappy.compress(bomb),
+        LZ4: lz4.frame.compress(bomb),
+        ZSTD: zstandard.compress(bomb),
+    }
+
+
+def test_a_bomb_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decompress, "MOST_BYTES", 1_000_000)
+    for codec, bomb in bombs().items():
+        with pytest.raises(CorruptRecordError, match="more than 1000000 bytes"):
+            read(wire.batch(bomb, 1, codec))
+
+
+def test_a_batch_of_the_largest_size_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decompress, "MOST_BYTES", len(GOOD))
+    for codec, data in ((GZIP, gzip.compress(GOOD)), (LZ4, lz4.frame.compress(GOOD)), (ZSTD, zstandard.compress(GOOD))):
+        assert read(wire.batch(data, 1, codec)) == READ
+
+
+@pytest.mark.parametrize("deltas", [[100_000], [-1], [0, 0], [1, 0], [0, 2], [0, 1, 3], [0, -1, 2]])
+def test_an_offset_that_is_not_its_records_own_is_not_believed(deltas: list[int]) -> None:
+    # Committed, it would take the group past jobs that nobody has read.
+    lying = b"".join(wire.record(b"value", offset_delta=delta) for delta in deltas)
+    with pytest.raises(CorruptRecordError):
+        read(wire.batch(lying, len(deltas)))
+
+
+def test_what_comes_before_a_lying_record_is_given() -> None:
+    batch = wire.batch(GOOD + wire.record(b"value", offset_delta=7), 2)
+    given = records(batch)
+    assert next(given).offset == 0
+    with pytest.raises(CorruptRecordError):
+        next(given)
+
+
+def test_attributes_are_one_byte_whatever_they_say() -> None:
+    assert read(wire.batch(wire.record(b"value", [(b"name", b"content")], attributes=0xFF), 1)) == READ
+
+
+def test_a_name_that_is_not_utf8_is_kept_as_bytes() -> None:
+    batch = wire.batch(wire.record(b"value", [(b"good", b"1"), (b"\xff\xfe", b"2")]), 1)
+    [(_, _, headers)] = read(batch)
+    assert type(headers) is RawNamed
+    assert [type(name) for name, _ in headers] == [str, RawName]
+    assert [(name.encode(), content) for name, content in headers] == [(b"good", b"1"), (b"\xff\xfe", b"2")]
+
+
+def test_a_structure_that_is_none_is_a_corrupt_record() -> None:
+    for cut in range(1, len(GOOD)):
+        with pytest.raises(CorruptRecordError):
+            read(wire.batch(GOOD[:cut], 1))
