@@ -126,6 +126,8 @@ class Source:
             partition = TopicPartition(self._topic, number)
             try:
                 committed = self._consumer.committed(partition, metadata=True, timeout_ms=int(timeout_s * 1000))
+            except AuthorizationError as error:
+                raise not_allowed(self._settings, error) from None
             except KafkaError:
                 return None
             # An offset of -1 is the broker's word for none.
@@ -145,6 +147,8 @@ class Source:
         place = TopicPartition(self._topic, partition)
         try:
             return int(self._consumer.end_offsets([place], timeout_ms=int(timeout_s * 1000))[place])
+        except AuthorizationError as error:
+            raise not_allowed(self._settings, error) from None
         except KafkaError:
             return None
 
@@ -153,6 +157,8 @@ class Source:
         places = [TopicPartition(self._topic, partition) for partition in self._offsets.partitions]
         try:
             ends = self._consumer.end_offsets(places, timeout_ms=int(timeout_s * 1000)) if places else {}
+        except AuthorizationError as error:
+            raise not_allowed(self._settings, error) from None
         except KafkaError:
             return None
         lag = 0

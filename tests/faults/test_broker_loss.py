@@ -101,7 +101,7 @@ LOSSES: dict[str, tuple[Loss, bool]] = {
     "all stalled": (all_stalled, False),
     "predictions deleted": (predictions_deleted, False),
 }
-SOME = [("all killed", "exactly-once"), ("one of three killed", "at-least-once")]
+SOME = [("one of three killed", "exactly-once")]
 ALL = [(loss, delivery) for loss in LOSSES for delivery in ("at-least-once", "exactly-once")]
 
 

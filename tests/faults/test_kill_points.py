@@ -23,10 +23,8 @@ FAULTS = ("SIGKILL", "SIGSTOP", "revocation", "broker SIGKILL")
 DELIVERIES = ("at-least-once", "exactly-once")
 SOME = [
     ("at-least-once", "send", "SIGKILL"),
-    ("at-least-once", "ack", "SIGSTOP"),
     ("exactly-once", "offsets sent", "SIGKILL"),
     ("exactly-once", "ack", "SIGSTOP"),
-    ("exactly-once", "commit", "revocation"),
 ]
 ALL = [
     (delivery, point, fault)

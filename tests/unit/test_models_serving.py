@@ -995,6 +995,7 @@ def test_a_version_withdrawn_once_it_had_loaded_is_told(world: World) -> None:
     world.put("+1", "a", 1)
     folder = world.put("+2", "b", 1)
     world.model("a").retain()
+    world.until_in_catalog("b", 1)
     assert world.serving.resolve("b", None, None) is None
     world.until(lambda: world.told.count("waiting", "b", 1) == 1)
     shutil.rmtree(folder.parent)
