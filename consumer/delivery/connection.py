@@ -190,9 +190,9 @@ def explained(settings: Settings) -> Iterator[None]:
 def not_allowed(settings: Settings, error: AuthorizationError) -> FatalError:
     """What a right that the user lacks ends the process with (77): one line that names the topic or group."""
     if isinstance(error, TopicAuthorizationFailedError):
-        # The client gives the name of one topic, or a set of names.
+        # The client gives the name of one topic, a set of names, or, asked for offsets, none: only jobs' are asked for.
         given = error.args[0] if error.args else ()
-        topics = {given} if isinstance(given, str) else set(given)
+        topics = ({given} if isinstance(given, str) else set(given)) or {settings.jobs_topic}
         options = [option for option in TOPICS if getattr(settings, option) in topics]
         which = ", ".join(named(settings, option) for option in options) or f"topic {','.join(sorted(topics))}"
     elif isinstance(error, GroupAuthorizationFailedError):
