@@ -18,16 +18,15 @@ from consumer.delivery.unreadable import UnreadableRecord
 from consumer.events import LoopEvents
 from consumer.exits import Exit, FatalError
 from consumer.inference import Inference, Predicted
-from consumer.models.runtime import Loaded
 from consumer.models.serving import Serving
 from consumer.pipeline.batch import Batch, Batcher
-from consumer.pipeline.bind import bind
 from consumer.pipeline.breaker import Breaker
 from consumer.pipeline.decode import decode, poisonous, unreadable
 from consumer.pipeline.encode import encode, too_large
 from consumer.pipeline.expiry import sift
 from consumer.pipeline.job import Job
 from consumer.pipeline.parking import Parking
+from consumer.pipeline.route import Router
 from consumer.settings import Settings
 from schemas.reasons import Failure
 
@@ -74,6 +73,7 @@ class Loop:
         self._clock = clock
         self._wall_clock = wall_clock
         self._batcher = Batcher(max_rows=settings.max_batch_rows, max_delay_s=settings.max_batch_delay_ms / 1000)
+        self._router = Router(serving.resolve, parking, self._batcher, bury=self._bury, clock=clock)
         self._too_many_jobs = Pressure(settings.max_in_flight_jobs)
         self._too_many_bytes = Pressure(settings.max_in_flight_bytes)
         self._too_many_rows = Pressure(settings.max_in_flight_rows)
@@ -142,7 +142,7 @@ class Loop:
                 job, failure = read
                 owned.taken(record.offset, job.size)
                 if failure is None:
-                    self._route(job)
+                    self._router.route(job)
                 else:
                     self._bury(job, failure)
             self._breaker.took(len(records))
@@ -155,30 +155,10 @@ class Loop:
             owned.taken(record.offset, job.size)
             self._bury(job, failure)
 
-    def _route(self, job: Job) -> None:
-        routing = job.routing
-        assert routing.model_key is not None  # noqa: S101 - decode gives the default or fails the job
-        model = self._serving.resolve(routing.model_key, routing.version, routing.alias)
-        if model is None or (isinstance(model, Loaded) and self._parking.must_precede(routing.model_key)):
-            self._parking.park(routing.model_key, job)
-        elif isinstance(model, Failure):
-            self._bury(job, model)
-        else:
-            self._queue(job, model)
-
-    def _queue(self, job: Job, model: Loaded) -> None:
-        request = job.request
-        bound = request if isinstance(request, Failure) else bind(request, model.signature)
-        if isinstance(bound, Failure):
-            self._bury(job, bound)
-        else:
-            model.retain()
-            self._batcher.add(job, model, bound, self._clock())
-
     def _unpark(self, models: Iterable[str]) -> None:
         for job in list(self._parking.leave(models)):
             if self._offsets.current(job.record.partition, job.epoch):
-                self._route(job)
+                self._router.route(job)
 
     # batch, predict, publish ---------------------------------------------------------------------------------------
 

@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaProducer
 from kafka.errors import AuthorizationError, KafkaError
 
-from consumer.delivery.connection import explained, for_producer
+from consumer.delivery.addressed import Addressed, write_together
+from consumer.delivery.connection import explained, for_transactions
 from consumer.delivery.sink import close_producer
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
@@ -33,17 +33,6 @@ CLOSE_S = 1.0
 
 class TransactionFailedError(Exception):
     """It was committed or not: only the topics know. The producer is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A record to be written. Without a partition it goes where its key leads, or anywhere."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-    partition: int | None
 
 
 class Publisher:
@@ -70,12 +59,10 @@ class Publisher:
             TransactionFailedError: the broker does not give the transactional id at present.
         """
         self.close()
-        config = for_producer(self._settings, "loadonce-dlq", self._record_limits) | {
-            "transactional_id": f"loadonce-dlq-{self._settings.dead_letters_topic}",
-            "transaction_timeout_ms": int(TRANSACTION_S * 1000),
-            "max_block_ms": int(INIT_S * 1000),
-            "retry_backoff_ms": 10,  # 100 by default, which each transaction waits for at least once
-        }
+        name = f"loadonce-dlq-{self._settings.dead_letters_topic}"
+        config = for_transactions(
+            self._settings, "loadonce-dlq", self._record_limits, name=name, timeout_s=TRANSACTION_S
+        ) | {"max_block_ms": int(INIT_S * 1000)}
         with explained(self._settings):
             producer = KafkaProducer(**config)
         try:
@@ -92,7 +79,7 @@ class Publisher:
             raise
         self._producer = producer
 
-    def write(self, records: Sequence[Outgoing]) -> None:
+    def write(self, records: Sequence[Addressed]) -> None:
         """Write all of them in one transaction.
 
         Raises:
@@ -102,17 +89,7 @@ class Publisher:
         producer, began = self._producer, self._clock()
         try:
             with self._watchdog.limit(LIMIT_S, "a Kafka transaction"):
-                producer.begin_transaction()
-                futures = [
-                    producer.send(
-                        each.topic, value=each.value, key=each.key, headers=each.headers, partition=each.partition
-                    )
-                    for each in records
-                ]
-                producer.flush(timeout=FLUSH_S)
-                for future in futures:
-                    future.get(timeout=0)  # a commit can report success for what was never written
-                producer.commit_transaction()
+                write_together(producer, records, flush_s=FLUSH_S)
         except AuthorizationError as error:
             self._abandon()
             raise self._refused(error) from None

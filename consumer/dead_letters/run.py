@@ -17,10 +17,11 @@ from consumer.dead_letters.journal import Run
 from consumer.dead_letters.judge import Command, Found, Rules, Verdict, every
 from consumer.dead_letters.letter import Letter
 from consumer.dead_letters.marks import State
-from consumer.dead_letters.publisher import Outgoing, Publisher, TransactionFailedError
+from consumer.dead_letters.publisher import Publisher, TransactionFailedError
 from consumer.dead_letters.reader import Reader
 from consumer.dead_letters.selection import Selection
 from consumer.dead_letters.survey import Plan
+from consumer.delivery.addressed import Addressed
 from consumer.delivery.connection import admin
 from consumer.delivery.topics import DEFAULT_RECORD_LIMIT, Topic, check_topics
 from consumer.exits import Exit, FatalError
@@ -234,7 +235,7 @@ class Handling:
         """Handle these, and whatever happens, none of them twice."""
         state, before = self._order.command.state, self._run
 
-        def records() -> list[Outgoing]:
+        def records() -> list[Addressed]:
             marks = self._journal.marks
             left = [letter for letter in letters if marks[letter.partition, letter.offset] is self._rules.wanted]
             keys = {marks.set(letter.partition, letter.offset, state): None for letter in left}
@@ -245,7 +246,7 @@ class Handling:
 
         self._publish(records(), again=records)
 
-    def _publish(self, records: list[Outgoing], again: Callable[[], list[Outgoing]] | None = None) -> None:
+    def _publish(self, records: list[Addressed], again: Callable[[], list[Addressed]] | None = None) -> None:
         """One transaction; if it fails, ask the journal whether it was committed, and try again what was not."""
         until = self._clock() + OUTAGE_S
         while True:
@@ -282,15 +283,15 @@ class Handling:
                 "this one has stopped, and what it did is marked",
             )
 
-    def _job(self, letter: Letter) -> Outgoing:
+    def _job(self, letter: Letter) -> Addressed:
         dead, jobs = letter.dead, self._jobs
         # Where it came from, whatever partitioner its publisher has: jobs of one key stay in one partition.
         home = dead.position.partition if _is_home(letter, jobs) else None
         value = b"" if dead.key is None and dead.value is None else dead.value
-        return Outgoing(jobs.name, dead.key, value, letter.job_headers(), home)
+        return Addressed(jobs.name, dead.key, value, letter.job_headers(), home)
 
-    def _record(self, key: bytes, value: bytes | None) -> Outgoing:
-        return Outgoing(self._place.journal, key, value, [], 0)
+    def _record(self, key: bytes, value: bytes | None) -> Addressed:
+        return Addressed(self._place.journal, key, value, [], 0)
 
     def _wait_until(self, moment: float) -> None:
         left = moment - self._clock()

@@ -154,12 +154,16 @@ def for_producer(settings: Settings, client_id: str, record_limits: Sequence[int
     }
 
 
-def for_transactions(settings: Settings, client_id: str, record_limits: Sequence[int]) -> dict[str, Any]:
-    """As `for_producer`, with transactions."""
+def for_transactions(
+    settings: Settings, client_id: str, record_limits: Sequence[int], *, name: str, timeout_s: float
+) -> dict[str, Any]:
+    """As `for_producer`, with transactions that the brokers give up after `timeout_s` seconds.
+
+    `name` is the transactional id: who has it last fences the one before.
+    """
     return for_producer(settings, client_id, record_limits) | {
-        # One name for each process: who has it last fences the one before.
-        "transactional_id": f"{settings.group_id}-{settings.instance_id or client_id}",
-        "transaction_timeout_ms": int(settings.transaction_timeout_s * 1000),
+        "transactional_id": name,
+        "transaction_timeout_ms": int(timeout_s * 1000),
         "retry_backoff_ms": 10,  # 100 by default, which each transaction waits for at least once
     }
 
@@ -203,6 +207,15 @@ def not_allowed(settings: Settings, error: AuthorizationError) -> FatalError:
         which = named(settings, "bootstrap_servers")
     name = type(error).__name__
     return FatalError(Exit.REFUSED, f"{which}: this user is not allowed what it needs ({name}); see docs/security.md")
+
+
+def fenced(settings: Settings) -> FatalError:
+    """What ends a process whose name another has taken (76)."""
+    return FatalError(
+        Exit.FENCED,
+        f"{named(settings, 'instance_id')}: another process of this name has joined the group; each replica needs a "
+        "name of its own",
+    )
 
 
 def _unavailable(settings: Settings, why: Why) -> FatalError:

@@ -15,7 +15,7 @@ from kafka.errors import (
 )
 from kafka.structs import MemberState
 
-from consumer.delivery.connection import explained, for_consumer, not_allowed
+from consumer.delivery.connection import explained, fenced, for_consumer, not_allowed
 from consumer.delivery.offsets import Offsets, PartitionOffsets
 from consumer.delivery.unreadable import UnreadableRecord, is_unreadable
 from consumer.exits import Exit, FatalError
@@ -72,8 +72,9 @@ class Source:
         if before is not None and before.member_id and before.member_id != self.membership.member_id:
             self._evicted()
         regained = self._follow()
-        if self._stray is not None and not self._readmitted(self._stray):
-            return []
+        if self._stray is not None:
+            self._readmit(self._stray)
+            return []  # what this poll has given was read from where it stood before
         current = []
         for partition, records in polled.items():
             owned = self._offsets.of(partition.partition)
@@ -202,14 +203,14 @@ class Source:
         self._stray = {number: one.committable if one else None for number, one in owned}
         self._offsets.revoke(self._stray)
 
-    def _readmitted(self, before: Mapping[int, int | None]) -> bool:
-        """Begin anew in all partitions of the new membership, once it is there; False: nothing read so far counts."""
+    def _readmit(self, before: Mapping[int, int | None]) -> None:
+        """Begin anew in all partitions of the new membership, if it is there by now; else with a later poll."""
         if not self.joined:
-            return False
+            return
         numbers = [place.partition for place in self._consumer.assignment()]
         found = self.marks(numbers, POSITION_TIMEOUT_S)
         if found is None:
-            return False
+            return
         self._stray = None
         self._offsets.revoke(numbers)
         self._offsets.assign(numbers)
@@ -217,7 +218,6 @@ class Source:
             place = before.get(number) if offset is None else offset
             if place is not None:
                 self.reread(number, place)
-        return False  # what this poll has given was read from where it stood before
 
     def _commit(
         self, entries: Mapping[int, tuple[int, str]], timeout_s: float
@@ -230,11 +230,7 @@ class Source:
         try:
             self._consumer.commit(_as_kafka(self._topic, entries), timeout_ms=int(timeout_s * 1000))
         except FencedInstanceIdError:
-            raise FatalError(
-                Exit.FENCED,
-                f"{named(self._settings, 'instance_id')}: another process of this name has joined the group; each "
-                "replica needs a name of its own",
-            ) from None
+            raise fenced(self._settings) from None
         except CommitFailedError:
             return "gone"
         except AuthorizationError as error:

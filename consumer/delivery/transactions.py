@@ -18,7 +18,8 @@ from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError, KafkaTimeoutError
 from kafka.structs import MemberState
 
-from consumer.delivery.connection import explained, for_transactions, not_allowed
+from consumer.delivery.addressed import Addressed, write_together
+from consumer.delivery.connection import explained, fenced, for_transactions, not_allowed
 from consumer.delivery.dead_letters import record_size
 from consumer.delivery.offsets import Offsets
 from consumer.delivery.sink import Answered, SinkFailedError, close_producer, partition_of, sendable
@@ -36,10 +37,7 @@ REWIND_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    topic: Topic
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
+    record: Addressed
     job: Answered
     size: int
 
@@ -97,7 +95,7 @@ class TransactionalSink:
             raise SinkFailedError("there is no producer")
         record = job.record
         self._held.setdefault((record.partition, job.epoch), {})[record.offset] = _Answer(
-            topic, key, value, headers, job, size
+            Addressed(topic.name, key, sendable(key, value), headers, partition_of(topic, key, job)), job, size
         )
         self._nbytes += size
         return True
@@ -121,8 +119,11 @@ class TransactionalSink:
         self.close(timeout_s=0.5)
         self.topics = check_topics(self._settings, serving=True)
         limits = (self.topics.predictions.record_limit, self.topics.dead_letters.record_limit)
+        name = f"{self._settings.group_id}-{self._settings.instance_id or self._client_id}"
         with explained(self._settings):
-            producer = KafkaProducer(**for_transactions(self._settings, self._client_id, limits))
+            producer = KafkaProducer(
+                **for_transactions(self._settings, self._client_id, limits, name=name, timeout_s=self._timeout_s)
+            )
             try:
                 producer.init_transactions()
             except BaseException:
@@ -167,7 +168,7 @@ class TransactionalSink:
         try:
             done.result(self._timeout_s)
         except FencedInstanceIdError as error:
-            raise self._fenced() from error
+            raise fenced(self._settings) from error
         except AuthorizationError as error:
             raise not_allowed(self._settings, error) from error
         except TimeoutError:
@@ -180,22 +181,12 @@ class TransactionalSink:
     def _publish(self, ready: list[_Answer], membership: Any) -> None:
         producer = self._producer
         began = self._clock()
-        producer.begin_transaction()
-        futures = [
-            producer.send(
-                answer.topic.name,
-                value=sendable(answer.key, answer.value),
-                key=answer.key,
-                headers=answer.headers,
-                partition=partition_of(answer.topic, answer.key, answer.job),
-            )
-            for answer in ready
-        ]
-        producer.flush(timeout=FLUSH_SHARE * self._timeout_s)
-        for future in futures:
-            future.get(timeout=0)  # raises what has become of the record
-        producer.send_offsets_to_transaction(self._positions(ready), membership)
-        producer.commit_transaction()
+        write_together(
+            producer,
+            [answer.record for answer in ready],
+            flush_s=FLUSH_SHARE * self._timeout_s,
+            before_commit=lambda: producer.send_offsets_to_transaction(self._positions(ready), membership),
+        )
         if self._clock() - began >= self._timeout_s:
             raise KafkaTimeoutError
 
@@ -221,7 +212,3 @@ class TransactionalSink:
         """Answers of assignments that have passed are somebody else's to give."""
         for partition, epoch in [place for place in self._held if not self._offsets.current(*place)]:
             self._nbytes -= sum(answer.size for answer in self._held.pop((partition, epoch)).values())
-
-    def _fenced(self) -> FatalError:
-        name = named(self._settings, "instance_id")
-        return FatalError(Exit.FENCED, f"{name}: another process of this name has joined the group; stop one of them")

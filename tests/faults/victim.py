@@ -159,7 +159,7 @@ class StoppingTransactions(TransactionalSink):
 
     def _positions(self, ready: list[Any]) -> Mapping[Any, Any]:  # type: ignore[override]
         POINT.at("ack")
-        if any(answer.topic == self.topics.dead_letters for answer in ready):
+        if any(answer.record.topic == self.topics.dead_letters.name for answer in ready):
             POINT.at("dead-letter ack")
         return super()._positions(ready)
 

@@ -13,15 +13,14 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
 from consumer.delivery.dead_letters import dead_letter, record_size
-from consumer.models.runtime import Loaded
 from consumer.models.serving import Serving
 from consumer.pipeline.batch import Batcher
-from consumer.pipeline.bind import bind
 from consumer.pipeline.decode import decode
 from consumer.pipeline.encode import encode
 from consumer.pipeline.job import Job
 from consumer.pipeline.parking import Parking
 from consumer.pipeline.predict import predict
+from consumer.pipeline.route import Router
 from schemas.headers import DLQ_PREFIX, DLQ_REPLAYS, RawName
 from schemas.limits import Limits
 from schemas.messages import RawHeaders
@@ -86,6 +85,7 @@ class Passage:
         self._serving = serving
         self._parking = Parking()
         self._batcher = Batcher(max_rows=256, max_delay_s=0)
+        self._router = Router(serving.resolve, self._parking, self._batcher, bury=self._bury, clock=lambda: 0.0)
         self._answered: set[int] = set()
         self._letters: list[_Letter] = []
         self.at: int | None = None
@@ -118,7 +118,7 @@ class Passage:
         while len(self._parking) or len(self._batcher):
             assert time.monotonic() < deadline, "jobs still wait for a model"
             for job in list(self._parking.leave(self._serving.poll())):
-                self._route(job)
+                self._router.route(job)
             if not self._answer():
                 time.sleep(0.0005)
             self._check_letters()
@@ -142,7 +142,7 @@ class Passage:
             max_age_ms=MAX_AGE_MS,
         )
         if failure is None:
-            self._route(job)
+            self._router.route(job)
         else:
             self._bury(job, failure)
         self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
@@ -151,26 +151,6 @@ class Passage:
         assert peak <= READING[0] * size + READING[1], f"reading {size} bytes took {peak} bytes"
         self._check_letters()
         return size
-
-    def _route(self, job: Job) -> None:
-        routing = job.routing
-        assert routing.model_key is not None
-        model = self._serving.resolve(routing.model_key, routing.version, routing.alias)
-        if model is None or (isinstance(model, Loaded) and self._parking.must_precede(routing.model_key)):
-            self._parking.park(routing.model_key, job)
-        elif isinstance(model, Failure):
-            self._bury(job, model)
-        else:
-            self._queue(job, model)
-
-    def _queue(self, job: Job, model: Loaded) -> None:
-        request = job.request
-        bound = request if isinstance(request, Failure) else bind(request, model.signature)
-        if isinstance(bound, Failure):
-            self._bury(job, bound)
-        else:
-            model.retain()
-            self._batcher.add(job, model, bound, 0)
 
     def _answer(self) -> bool:
         batch = self._batcher.next(0, flush=True)
