@@ -103,6 +103,8 @@ class Loop:
 
     def turn(self) -> None:
         """Once round."""
+        if not self._sending and not self._deadline:
+            self._revive()  # not where it has just failed: a stop that was asked for meanwhile comes first
         try:
             polled, ended = self._caution.pass_on(self._source.poll(self._patience(), self._breaker.allowance))
             for record in ended:
@@ -121,31 +123,40 @@ class Loop:
 
     def _take(self, polled: list[list[Any]]) -> None:
         now_ms = int(self._wall_clock() * 1000)
-        default_model, limits = self._settings.default_model, self._limits
+        room = int(self._settings.max_in_flight_bytes)  # a job may take many times its bytes once it is decoded
+        left: dict[int, int] = {}
         for records in polled:
             owned = self._offsets.of(records[0].partition)
             assert owned is not None  # noqa: S101 - the source gives only records of partitions that are owned
+            taken = 0
             for record in records:
-                read = (
-                    unreadable(record, owned.epoch)
-                    if isinstance(record, UnreadableRecord)
-                    else decode(
-                        record,
-                        owned.epoch,
-                        now_ms=now_ms,
-                        limits=limits,
-                        default_model=default_model,
-                        timestamp_ms=record.timestamp,
-                        max_age_ms=self._max_age_ms,
-                    )
-                )
-                job, failure = read
+                if room <= 0:
+                    left.setdefault(record.partition, record.offset)
+                    break
+                job, failure = self._read(record, owned.epoch, now_ms)
                 owned.taken(record.offset, job.size)
+                room -= job.size
+                taken += 1
                 if failure is None:
                     self._router.route(job)
                 else:
                     self._bury(job, failure)
-            self._breaker.took(len(records))
+            self._breaker.took(taken)
+        for partition, offset in left.items():
+            self._source.reread(partition, offset)
+
+    def _read(self, record: Any, epoch: int, now_ms: int) -> tuple[Job, Failure | None]:
+        if isinstance(record, UnreadableRecord):
+            return unreadable(record, epoch)
+        return decode(
+            record,
+            epoch,
+            now_ms=now_ms,
+            limits=self._limits,
+            default_model=self._settings.default_model,
+            timestamp_ms=record.timestamp,
+            max_age_ms=self._max_age_ms,
+        )
 
     def _reject(self, record: Any) -> None:
         """Bury a record, unread, that has ended the processes that read it."""
@@ -250,8 +261,6 @@ class Loop:
         return BUSY_S if waiting else IDLE_S
 
     def _regulate(self) -> None:
-        if not self._sending and not self._deadline:
-            self._revive()
         jobs, size = self._offsets.jobs_in_hand, self._offsets.bytes_in_hand
         full = (
             self._too_many_jobs.high(jobs)

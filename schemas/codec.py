@@ -174,15 +174,25 @@ def _parameters(document: dict[Any, Any]) -> Mapping[Any, Any] | None:
     for _ in range(MAX_PARAMETER_DEPTH):
         if not all(KEY_TYPES.issuperset(map(type, outer)) for outer in level if type(outer) is dict):
             raise _bad_body("a key in parameters is neither text, bytes nor a number")
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)
-            if type(inner) in (dict, list)
-        ]
+        level = [inner for outer in level for inner in _inner(outer)]
         if not level:
             return parameters
     raise _bad_body(f"parameters nest deeper than {MAX_PARAMETER_DEPTH} levels")
+
+
+def count_values(parameters: Mapping[Any, Any]) -> int:
+    """How many values and keys `parameters` has, at all levels."""
+    count = 0
+    level: list[Any] = [parameters]
+    while level:
+        count += sum([2 * len(outer) if type(outer) is dict else len(outer) for outer in level])
+        level = [inner for outer in level for inner in _inner(outer)]
+    return count
+
+
+def _inner(outer: Any) -> list[Any]:
+    """The maps and lists in a map or list."""
+    return [inner for inner in (outer.values() if type(outer) is dict else outer) if type(inner) in (dict, list)]
 
 
 def _optional_text(document: dict[Any, Any], key: str) -> str | None:

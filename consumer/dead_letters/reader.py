@@ -9,7 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CorruptRecordError
 
 from consumer.delivery.connection import common, explained
-from consumer.delivery.unreadable import is_unreadable
+from consumer.delivery.unreadable import STEP, count_unreadable
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings
 from schemas.raw_headers import keep_raw_header_names
@@ -58,8 +58,9 @@ class Reader:
         while position < end:
             records = self._poll(place)
             if records is None:
-                position, moved = self._step_over(place), self._clock()
-                yield []
+                passed = self._step_over(place)
+                position, moved = passed.stop, self._clock()
+                yield from ([] for _ in passed)
                 continue
             if records:
                 # What comes after the end is read with it, and left out.
@@ -103,12 +104,13 @@ class Reader:
         self._consumer.assign([place])
         self._consumer.seek(place, offset)
 
-    def _step_over(self, place: TopicPartition) -> int:
-        """Go past a record that the client cannot parse: it does not get over it by itself, and then hangs."""
+    def _step_over(self, place: TopicPartition) -> range:
+        """Go past the records that the client cannot parse: it does not get over them by itself, and then hangs."""
         offset = self._position(place)
         self._consumer.close(autocommit=False, timeout_ms=1_000)
         self._open()
-        if not is_unreadable(self._settings, place, offset):
+        passed = range(offset, offset + count_unreadable(self._settings, place, offset, STEP))
+        if not passed:
             raise FatalError(Exit.TEMPORARY, f"{place.topic}/{place.partition}: reading failed at offset {offset}")
-        self._seek(place, offset + 1)
-        return offset + 1
+        self._seek(place, passed.stop)
+        return passed

@@ -17,7 +17,7 @@ from kafka.structs import MemberState
 
 from consumer.delivery.connection import explained, fenced, for_consumer, not_allowed
 from consumer.delivery.offsets import Offsets, PartitionOffsets
-from consumer.delivery.unreadable import UnreadableRecord, is_unreadable
+from consumer.delivery.unreadable import STEP, UnreadableRecord, count_unreadable
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
 from schemas.raw_headers import keep_raw_header_names
@@ -259,16 +259,18 @@ class Source:
                 gone.update(self._offsets.revoke(partitions))
 
     def _step_over(self) -> dict[TopicPartition, list[Any]]:
-        """Go past the records that the client cannot parse, at most one a partition, and give them as such."""
+        """Go past the records that the client cannot parse, and give them as such."""
         found: dict[TopicPartition, list[Any]] = {}
         for partition in sorted(self._consumer.assignment()):
             offset = self._position(partition, POSITION_TIMEOUT_S)
             if offset is None:
                 continue
-            unreadable = is_unreadable(self._settings, partition, offset)
+            unreadable = count_unreadable(self._settings, partition, offset, STEP)
             # Moving a consumer, be it to where it is, is what gets it out of its hang.
             if self._if_owned(self._consumer.seek, partition, offset + unreadable) and unreadable:
-                found[partition] = [UnreadableRecord(partition.topic, partition.partition, offset)]
+                found[partition] = [
+                    UnreadableRecord(partition.topic, partition.partition, offset + step) for step in range(unreadable)
+                ]
         return found
 
     def _read_again(self, partition: TopicPartition, before: PartitionOffsets, first: int) -> None:

@@ -15,6 +15,8 @@ from consumer.settings import Settings
 from schemas.messages import RawHeaders
 
 PROBE_S = 5.0
+STEP = 500
+"""Records that are passed at a time, as many as a poll gives at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +31,39 @@ class UnreadableRecord:
     headers: RawHeaders = ()
 
 
-def is_unreadable(settings: Settings, partition: Any, offset: int) -> bool:
-    """Whether the record at this place is one: it is read by a consumer of its own, which may then hang or fail.
+def count_unreadable(settings: Settings, partition: Any, offset: int, at_most: int) -> int:
+    """How many records from this place on cannot be parsed, up to `at_most`: they are read by a consumer of its own,
+    which may then hang or fail. A batch that cannot be decompressed has as many as it has offsets.
 
-    False where that cannot be found out now; the question comes again with the next poll.
+    0 where that cannot be found out now; the question comes again with the next poll.
     """
     try:
         consumer = _probe(settings)
     except KafkaError:
-        return False
+        return 0
+    found = 0
     try:
         place = TopicPartition(*partition)
         consumer.assign([place])
         end = consumer.end_offsets([place], timeout_ms=int(PROBE_S * 1000))[place]
-        consumer.seek(place, offset)
         deadline = time.monotonic() + PROBE_S
-        while offset < end and time.monotonic() < deadline:
+        while found < at_most and offset + found < end and _fails(consumer, place, offset + found, deadline):
+            found += 1
+    except KafkaError:
+        pass  # what was found holds
+    finally:
+        consumer.close(autocommit=False, timeout_ms=1_000)
+    return found
+
+
+def _fails(consumer: Any, place: TopicPartition, offset: int, deadline: float) -> bool:
+    consumer.seek(place, offset)
+    try:
+        while time.monotonic() < deadline:
             if consumer.poll(timeout_ms=200, max_records=1):
                 return False
     except CorruptRecordError:
         return True
-    except KafkaError:
-        return False
-    finally:
-        consumer.close(autocommit=False, timeout_ms=1_000)
     return False
 
 

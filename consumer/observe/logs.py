@@ -2,6 +2,8 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import structlog
@@ -10,6 +12,7 @@ from structlog.typing import EventDict, Processor
 # At DEBUG kafka-python logs keys, values and headers of the records it sends: payloads never reach a log. Its warnings
 # are part of every healthy start. Uvicorn warns of each request that is none, and anybody can send those.
 _CAPPED = {"kafka": logging.ERROR, "uvicorn": logging.ERROR, "asyncio": logging.WARNING, "h5py": logging.WARNING}
+AGAIN_S = 10.0
 
 
 def configure(log_format: Literal["auto", "console", "json"], log_level: str) -> None:
@@ -41,6 +44,31 @@ def configure(log_format: Literal["auto", "console", "json"], log_level: str) ->
     root.setLevel(log_level.upper())
     for name, level in _CAPPED.items():
         logging.getLogger(name).setLevel(max(level, root.level))
+    handler.addFilter(NotAgain(time.monotonic))
+
+
+class NotAgain(logging.Filter):
+    """Passes what a line of the Kafka client says once in AGAIN_S, with how often it was said meanwhile: while brokers
+    are away it says the same 40 times a second."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, int], tuple[float, int]] = {}  # by line of code: when last, how often since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is to be written."""
+        if not record.name.startswith("kafka"):
+            return True
+        now, line = self._clock(), (record.pathname, record.lineno)
+        last, since = self._said.get(line, (-AGAIN_S, 0))
+        if now - last < AGAIN_S:
+            self._said[line] = last, since + 1
+            return False
+        self._said[line] = now, 0
+        if since:
+            record.msg, record.args = f"{record.getMessage()} (and {since} more of its kind)", ()
+        return True
 
 
 def hush_kafka() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from consumer.pipeline.expiry import NO_TIMESTAMP, deadline, expired
 from consumer.pipeline.job import Job, Record
-from schemas.codec import decode_request
+from schemas.codec import count_values, decode_request
 from schemas.headers import header_bytes, read_routing
 from schemas.limits import Limits
 from schemas.messages import Request, Routing
@@ -12,6 +12,8 @@ from schemas.reasons import Failure, Reason, RefusedError, Stage
 
 # What kafka-python takes for a header beside its bytes: a pair, two objects, a place in a list.
 HEADER_MEMORY = 192
+# And for a value in `parameters` or an element of BYTES: an object, which may be an empty map, and its place.
+OBJECT_MEMORY = 72
 
 UNREAD = Failure(Reason.BAD_HEADER, Stage.DECODE, "the headers could not be read")
 
@@ -56,6 +58,8 @@ def decode(
         request = decode_request(value, routing.content_type, limits)
     except RefusedError as refused:
         request = Failure(refused.reason, Stage.DECODE, refused.message)
+    else:
+        size += _grown(request, len(value or b""))
     job = Job(record, epoch, size, routing, request, deadline_ms=deadline(routing, timestamp_ms, max_age_ms))
     if isinstance(request, Failure) and request.reason is Reason.TOO_LARGE:
         return job, request
@@ -78,3 +82,14 @@ def poisonous(record: Record, epoch: int) -> tuple[Job, Failure]:
 def _size(record: Record, in_headers: int) -> int:
     """The memory of a record, for the bound on what is in hand: of a header without a name most is its own."""
     return in_headers + HEADER_MEMORY * len(record.headers) + len(record.value or b"") + len(record.key or b"")
+
+
+def _grown(request: Request, value_bytes: int) -> int:
+    """The memory of a request beyond its value's, of which raw tensors are views: a number in JSON or an element of
+    BYTES may take one byte there and many here."""
+    in_arrays = 0
+    for tensor in request.inputs:
+        array = tensor.array
+        in_arrays += OBJECT_MEMORY * array.size if array.dtype.hasobject else array.nbytes
+    parameters = 0 if request.parameters is None else OBJECT_MEMORY * count_values(request.parameters)
+    return max(0, in_arrays - value_bytes) + parameters

@@ -142,6 +142,20 @@ def test_a_good_job_is_read() -> None:
     assert job.size == len(BODY) + len("model-key") + 1 + HEADER_MEMORY
 
 
+@pytest.mark.parametrize(
+    ("inflated", "values"),
+    [
+        ({"inputs": [TENSOR], "parameters": {"a": [{}] * 1_000}}, 1_000),
+        ({"inputs": [TENSOR], "parameters": {str(number): 0 for number in range(1_000)}}, 2_000),
+        ({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1, 1_000], "data": [b""] * 1_000}]}, 900),
+    ],
+)
+def test_what_takes_more_memory_than_bytes_counts_with_its_memory(inflated: dict[str, Any], values: int) -> None:
+    job, _ = read(msgpack.packb(inflated), TO)
+    assert isinstance(job.request, Request)
+    assert job.size > 64 * values
+
+
 def test_the_default_model_stands_in_for_a_missing_header() -> None:
     job, failure = read(BODY, default="d")
     assert (failure, job.routing.model_key) == (None, "d")
