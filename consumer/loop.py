@@ -14,20 +14,20 @@ from consumer.delivery.offsets import Offsets
 from consumer.delivery.pressure import Pressure
 from consumer.delivery.sink import Sink, SinkFailedError
 from consumer.delivery.source import Source
-from consumer.delivery.unreadable import UnreadableRecord
 from consumer.events import LoopEvents
 from consumer.exits import Exit, FatalError
 from consumer.inference import Inference, Predicted
 from consumer.models.serving import Serving
 from consumer.pipeline.batch import Batch, Batcher
 from consumer.pipeline.breaker import Breaker
-from consumer.pipeline.decode import decode, poisonous, unreadable
+from consumer.pipeline.decode import decode, poisonous, unopened
 from consumer.pipeline.encode import encode, too_large
 from consumer.pipeline.expiry import sift
 from consumer.pipeline.job import Job
 from consumer.pipeline.parking import Parking
 from consumer.pipeline.route import Router
 from consumer.settings import Settings
+from schemas.headers import Unopened
 from schemas.reasons import Failure
 
 IDLE_S = 0.2  # poll() cannot be woken: a stop is noticed this late
@@ -146,8 +146,8 @@ class Loop:
             self._source.reread(partition, offset)
 
     def _read(self, record: Any, epoch: int, now_ms: int) -> tuple[Job, Failure | None]:
-        if isinstance(record, UnreadableRecord):
-            return unreadable(record, epoch)
+        if type(record.headers) is Unopened:
+            return unopened(record, epoch)
         return decode(
             record,
             epoch,
@@ -217,7 +217,7 @@ class Loop:
             failed_at_ms=int(self._wall_clock() * 1000),
             consumer=self._name,
             limit=topic.record_limit,
-            whole=not isinstance(record, UnreadableRecord),
+            whole=type(record.headers) is not Unopened,
         )
         if not self._sink.send(topic, key, value, headers, job):
             raise FatalError(

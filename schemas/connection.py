@@ -72,7 +72,7 @@ class Connection:
 
     def consumer(self) -> Any:
         """A KafkaConsumer without a group, which sees what is committed. BrokerUnavailableError."""
-        _module("schemas.raw_headers").keep_raw_header_names()
+        _module("schemas.batches").read_batches_with_care()
         with self.explained():
             return kafka().KafkaConsumer(
                 **self._common(),

@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 
 from schemas.messages import ContentType, Position, RawHeaders, Routing
-from schemas.reasons import Reason, RefusedError
+from schemas.reasons import Failure, Reason, RefusedError
 
 MODEL_KEY = "model-key"
 MODEL_VERSION = "model-version"
@@ -70,6 +70,16 @@ class RawNamed(list[tuple[str, bytes | None]]):
     """The headers of a record of which at least one name is a RawName."""
 
     __slots__ = ()
+
+
+class Unopened(list[tuple[str, bytes | None]]):
+    """The headers of a record that could not be read, of which there are none; `failure` says why."""
+
+    __slots__ = ("failure",)
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__()
+        self.failure = failure
 
 
 def read_routing(headers: RawHeaders) -> Routing:

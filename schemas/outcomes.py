@@ -1,11 +1,10 @@
 """What became of jobs: predictions and dead letters as they come."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from schemas.connection import Connection, kafka_errors
+from schemas.connection import Connection
 from schemas.limits import Limits
 from schemas.messages import DeadLetter, Prediction
 from schemas.reasons import RefusedError
@@ -77,11 +76,7 @@ class OutcomeReader:
     def poll(self, timeout_s: float) -> list[Prediction | DeadLetter]:
         """What has come; waits for at most `timeout_s` seconds where nothing has. BrokerUnavailableError."""
         with self._connection.explained():
-            try:
-                polled = self._consumer.poll(timeout_ms=max(0, int(timeout_s * 1000)))
-            except kafka_errors().CorruptRecordError:
-                self._step_over()
-                return []
+            polled = self._consumer.poll(timeout_ms=max(0, int(timeout_s * 1000)))
         outcomes = (self._read(record) for records in polled.values() for record in records)
         return [outcome for outcome in outcomes if outcome is not None]
 
@@ -103,37 +98,3 @@ class OutcomeReader:
         except RefusedError:
             self.skipped += 1
             return None
-
-    def _step_over(self) -> None:
-        """Go past a record that the client cannot parse (a header name that is not UTF-8, a wrong checksum).
-
-        The client does not say where it stands, and a consumer that raised once hangs: each partition is tried by a
-        consumer of its own, and all are read on by a new one.
-        """
-        old = self._consumer
-        positions = {partition: old.position(partition, timeout_ms=self._timeout_ms) for partition in old.assignment()}
-        old.close(timeout_ms=self._timeout_ms)
-        for partition, offset in positions.items():
-            if self._is_unreadable(partition, offset):
-                positions[partition] = offset + 1
-                self.skipped += 1
-        self._consumer = self._connection.consumer()
-        self._consumer.assign(list(positions))
-        for partition, offset in positions.items():
-            self._consumer.seek(partition, offset)
-
-    def _is_unreadable(self, partition: Any, offset: int) -> bool:
-        consumer = self._connection.consumer()
-        try:
-            consumer.assign([partition])
-            end = consumer.end_offsets([partition], timeout_ms=self._timeout_ms)[partition]
-            consumer.seek(partition, offset)
-            deadline = time.monotonic() + self._timeout_ms / 1000
-            while offset < end and time.monotonic() < deadline:
-                if consumer.poll(timeout_ms=_PROBE_MS, max_records=1):
-                    return False
-        except kafka_errors().CorruptRecordError:
-            return True
-        finally:
-            consumer.close(timeout_ms=self._timeout_ms)
-        return False

@@ -6,13 +6,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import CorruptRecordError
 
 from consumer.delivery.connection import common, explained
-from consumer.delivery.unreadable import STEP, count_unreadable
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings
-from schemas.raw_headers import keep_raw_header_names
+from schemas.batches import read_batches_with_care
 
 POLL_S = 0.2
 REQUEST_S = 10.0
@@ -24,7 +22,7 @@ class Reader:
     """One consumer, used for one partition after the other, so that all runs see a topic in the same order."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        keep_raw_header_names()
+        read_batches_with_care()
         self._settings = settings
         self._clock = clock
         self._consumer: Any = None
@@ -47,7 +45,7 @@ class Reader:
         return {place.partition: begins[place] for place in places}, {place.partition: ends[place] for place in places}
 
     def read(self, topic: str, partition: int, begin: int, end: int) -> Iterator[list[Any]]:
-        """The ConsumerRecords from `begin` on, before `end`; an empty list for one that the client cannot parse.
+        """The ConsumerRecords from `begin` on, before `end`; of one that cannot be read, its position.
 
         Raises:
             FatalError: no broker, or not allowed to read (69, 77); nothing came for STANDSTILL_S (75).
@@ -57,11 +55,6 @@ class Reader:
         self._seek(place, begin)
         while position < end:
             records = self._poll(place)
-            if records is None:
-                passed = self._step_over(place)
-                position, moved = passed.stop, self._clock()
-                yield from ([] for _ in passed)
-                continue
             if records:
                 # What comes after the end is read with it, and left out.
                 yield records if records[-1].offset < end else [each for each in records if each.offset < end]
@@ -73,13 +66,9 @@ class Reader:
                     Exit.TEMPORARY, f"{topic}/{partition}: nothing came for {STANDSTILL_S:g} s at offset {position}"
                 )
 
-    def _poll(self, place: TopicPartition) -> list[Any] | None:
-        """What has come; None where the client cannot parse it."""
+    def _poll(self, place: TopicPartition) -> list[Any]:
         with explained(self._settings):
-            try:
-                records: list[Any] = self._consumer.poll(timeout_ms=int(POLL_S * 1000)).get(place, [])
-            except CorruptRecordError:
-                return None
+            records: list[Any] = self._consumer.poll(timeout_ms=int(POLL_S * 1000)).get(place, [])
         return records
 
     def _position(self, place: TopicPartition) -> int:
@@ -103,14 +92,3 @@ class Reader:
     def _seek(self, place: TopicPartition, offset: int) -> None:
         self._consumer.assign([place])
         self._consumer.seek(place, offset)
-
-    def _step_over(self, place: TopicPartition) -> range:
-        """Go past the records that the client cannot parse: it does not get over them by itself, and then hangs."""
-        offset = self._position(place)
-        self._consumer.close(autocommit=False, timeout_ms=1_000)
-        self._open()
-        passed = range(offset, offset + count_unreadable(self._settings, place, offset, STEP))
-        if not passed:
-            raise FatalError(Exit.TEMPORARY, f"{place.topic}/{place.partition}: reading failed at offset {offset}")
-        self._seek(place, passed.stop)
-        return passed

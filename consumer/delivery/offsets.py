@@ -101,11 +101,16 @@ class PartitionOffsets:
 
 
 class Offsets:
-    """The partitions this consumer owns. An answer to a job of an earlier epoch finds no partition of that epoch."""
+    """The partitions this consumer owns. An answer to a job of an earlier epoch finds no partition of that epoch.
+
+    `uncertain`: a transaction may have moved the group on, and it is not known (yet) whether it has. Nothing else may
+    be committed meanwhile: it could move the group back.
+    """
 
     def __init__(self) -> None:
         self._partitions: dict[int, PartitionOffsets] = {}
         self._epoch = 0
+        self.uncertain = False
 
     @property
     def partitions(self) -> list[int]:
@@ -169,6 +174,8 @@ class Offsets:
 
     def to_commit(self) -> dict[int, int]:
         """Partition -> offset, where it has moved since the last commit that was confirmed. Safe from any thread."""
+        if self.uncertain:
+            return {}
         return {
             partition: owned.committable
             for partition, owned in list(self._partitions.items())
@@ -180,6 +187,8 @@ class Offsets:
 
         What it has moved on, and the mark that it found where it has not. Safe from any thread.
         """
+        if self.uncertain:
+            return {}
         released = {partition: (offset, "") for partition, offset in self.to_commit().items()}
         for partition, owned in list(self._partitions.items()):
             start = owned.start
@@ -188,7 +197,8 @@ class Offsets:
         return released
 
     def restarted_at(self, offsets: Mapping[int, int]) -> None:
-        """As `restart`, for partitions of which the broker says where the group stands."""
+        """As `restart`, for partitions of which the broker says where the group stands; it says so of all."""
+        self.uncertain = False
         for partition, offset in offsets.items():
             if (owned := self._partitions.get(partition)) is not None:
                 self._partitions[partition] = PartitionOffsets(

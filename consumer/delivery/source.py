@@ -8,7 +8,6 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, T
 from kafka.errors import (
     AuthorizationError,
     CommitFailedError,
-    CorruptRecordError,
     FencedInstanceIdError,
     IllegalStateError,
     KafkaError,
@@ -17,10 +16,9 @@ from kafka.structs import MemberState
 
 from consumer.delivery.connection import explained, fenced, for_consumer, not_allowed
 from consumer.delivery.offsets import Offsets, PartitionOffsets
-from consumer.delivery.unreadable import STEP, UnreadableRecord, count_unreadable
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
-from schemas.raw_headers import keep_raw_header_names
+from schemas.batches import allow, read_batches_with_care
 
 POSITION_TIMEOUT_S = 5.0
 
@@ -39,7 +37,7 @@ class Source:
         self._changes: SimpleQueue[tuple[str, list[int]]] = SimpleQueue()
         self.membership: Any = None
         self._stray: dict[int, int | None] | None = None
-        keep_raw_header_names()
+        read_batches_with_care()
         with explained(settings):
             self._consumer = KafkaConsumer(**for_consumer(settings, client_id))
 
@@ -53,17 +51,18 @@ class Source:
         return bool(self._consumer.group_metadata().state == MemberState.STABLE)
 
     def poll(self, timeout_s: float, at_most: int | None = None) -> list[list[Any]]:
-        """What has come: for each partition its records in offset order, kafka-python's ConsumerRecord or, of one that
-        the client cannot parse, an UnreadableRecord.
+        """What has come: for each partition its records in offset order, as kafka-python's ConsumerRecord.
 
         Waits for at most `timeout_s` seconds where nothing has. `at_most` records, where that is a number. Only records
         of the current assignment are given.
         """
         self._follow()
+        allow(self._settings.max_in_flight_bytes)
         try:
-            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=at_most or None)
-        except CorruptRecordError:
-            polled = self._step_over()
+            # The client reads what has just been assigned, whatever is paused: for none, the first is put back.
+            polled = self._consumer.poll(
+                timeout_ms=int(timeout_s * 1000), max_records=None if at_most is None else max(1, at_most)
+            )
         except AuthorizationError as error:
             raise not_allowed(self._settings, error) from None
         # Before what has happened to the assignment is taken in: partitions that are lost are known to be so before the
@@ -79,6 +78,9 @@ class Source:
         for partition, records in polled.items():
             owned = self._offsets.of(partition.partition)
             if owned is None:
+                continue
+            if at_most == 0:
+                self.reread(partition.partition, records[0].offset)
                 continue
             if partition.partition in regained:
                 # Nobody knows which of the two assignments these were read for.
@@ -118,6 +120,8 @@ class Source:
 
     def release(self, timeout_s: float) -> bool:
         """The last commit: as `commit`, and a start that ended well does not count."""
+        if self._offsets.uncertain:
+            return True  # whoever comes next asks the broker
         return self.commit(timeout_s) and self._commit(self._offsets.to_release(), timeout_s) != "again"
 
     def marks(self, partitions: Iterable[int], timeout_s: float) -> dict[int, tuple[int | None, str]] | None:
@@ -223,6 +227,8 @@ class Source:
         self, entries: Mapping[int, tuple[int, str]], timeout_s: float
     ) -> Literal["committed", "again", "gone"]:
         """Commit offsets with their metadata. Gone: this process is no member any more, and will see so as it polls."""
+        if self._offsets.uncertain:
+            return "again"
         if not entries:
             return "committed"
         if self.membership is None or self.membership.member_id != self._consumer.group_metadata().member_id:
@@ -257,21 +263,6 @@ class Source:
                 regained.update({number: gone[number] for number in partitions if number in gone})
             else:
                 gone.update(self._offsets.revoke(partitions))
-
-    def _step_over(self) -> dict[TopicPartition, list[Any]]:
-        """Go past the records that the client cannot parse, and give them as such."""
-        found: dict[TopicPartition, list[Any]] = {}
-        for partition in sorted(self._consumer.assignment()):
-            offset = self._position(partition, POSITION_TIMEOUT_S)
-            if offset is None:
-                continue
-            unreadable = count_unreadable(self._settings, partition, offset, STEP)
-            # Moving a consumer, be it to where it is, is what gets it out of its hang.
-            if self._if_owned(self._consumer.seek, partition, offset + unreadable) and unreadable:
-                found[partition] = [
-                    UnreadableRecord(partition.topic, partition.partition, offset + step) for step in range(unreadable)
-                ]
-        return found
 
     def _read_again(self, partition: TopicPartition, before: PartitionOffsets, first: int) -> None:
         """Go back to where the group stands, in a partition that was taken away and given back within one poll."""

@@ -162,6 +162,7 @@ class TransactionalSink:
             else:
                 done.set_result(None)
 
+        self._offsets.uncertain = True
         # The client's calls that send offsets and commit know no time limit, and can wait for ever for a coordinator
         # that has died: the thread is then left behind with its producer.
         threading.Thread(target=work, name="transaction", daemon=True).start()
@@ -207,6 +208,7 @@ class TransactionalSink:
             committed[record.partition] = record.offset + 1
         # `committable` may be further: the next job may begin after a gap. It is committed with that job.
         self._offsets.committed(committed)
+        self._offsets.uncertain = False
 
     def _forget_passed(self) -> None:
         """Answers of assignments that have passed are somebody else's to give."""

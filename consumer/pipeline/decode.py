@@ -5,7 +5,7 @@ from dataclasses import replace
 from consumer.pipeline.expiry import NO_TIMESTAMP, deadline, expired
 from consumer.pipeline.job import Job, Record
 from schemas.codec import count_values, decode_request
-from schemas.headers import header_bytes, read_routing
+from schemas.headers import Unopened, header_bytes, read_routing
 from schemas.limits import Limits
 from schemas.messages import Request, Routing
 from schemas.reasons import Failure, Reason, RefusedError, Stage
@@ -66,10 +66,10 @@ def decode(
     return job, expired(job, now_ms)
 
 
-def unreadable(record: Record, epoch: int) -> tuple[Job, Failure]:
-    """A record of which the client knows only the position."""
-    message = "the Kafka client cannot parse the record: its checksum or its structure is wrong"
-    return Job(record, epoch, 0, Routing(), UNREAD), Failure(Reason.BAD_HEADER, Stage.DECODE, message)
+def unopened(record: Record, epoch: int) -> tuple[Job, Failure]:
+    """A record of which nothing is known but its position, and why."""
+    assert isinstance(record.headers, Unopened)  # noqa: S101 - the loop has looked
+    return Job(record, epoch, 0, Routing(), UNREAD), record.headers.failure
 
 
 def poisonous(record: Record, epoch: int) -> tuple[Job, Failure]:

@@ -21,10 +21,10 @@ from consumer.pipeline.job import Job
 from consumer.pipeline.parking import Parking
 from consumer.pipeline.predict import predict
 from consumer.pipeline.route import Router
+from schemas.batches import read_batches_with_care
 from schemas.headers import DLQ_PREFIX, DLQ_REPLAYS, RawName
 from schemas.limits import Limits
 from schemas.messages import RawHeaders
-from schemas.raw_headers import keep_raw_header_names
 from schemas.reasons import Failure
 from schemas.records import MAX_MESSAGE_BYTES, read_dead_letter, read_prediction
 from tests.fuzz.mutator import MARK, Raw
@@ -64,7 +64,7 @@ def read_by_the_client(raws: Iterable[Raw], first: int) -> list[Read]:
     for index, raw in enumerate(raws):
         headers = [(RawName.of(name), value) for name, value in raw.headers]
         assert builder.append(index, NOW_MS - raw.age_ms, raw.key, raw.value, headers) is not None
-    keep_raw_header_names()
+    read_batches_with_care()
     batch = MemoryRecords(bytes(builder.build())).next_batch()
     return [
         Read("jobs", 0, first + record.offset, record.key, record.value, record.headers, record.timestamp)

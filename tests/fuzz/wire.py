@@ -5,13 +5,13 @@ Source: https://kafka.apache.org/documentation/#recordbatch and https://kafka.ap
 
 import socket
 import struct
+import time
 from collections.abc import Sequence
 
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import calc_crc32c
 
 _PRODUCE, _VERSION = 0, 7
-_NOW_MS = 1_700_000_000_000
 
 
 def varint(value: int) -> bytes:
@@ -36,9 +36,11 @@ def record(
     return varint(len(body)) + body
 
 
-def batch(records: bytes, count: int, codec: int = 0) -> bytes:
-    """A batch of records, which are compressed already where there is a codec."""
-    after_crc = struct.pack(">hiqqqhii", codec, count - 1, _NOW_MS, _NOW_MS, -1, -1, -1, count) + records
+def batch(records: bytes, count: int, codec: int = 0, last: int | None = None) -> bytes:
+    """A batch of records, which are compressed already where there is a codec. `last`: the delta of its last offset."""
+    delta = count - 1 if last is None else last
+    now_ms = int(time.time() * 1000)  # what is older than its topic's retention goes while a test reads it
+    after_crc = struct.pack(">hiqqqhii", codec, delta, now_ms, now_ms, -1, -1, -1, count) + records
     head = struct.pack(">ib", -1, 2) + struct.pack(">I", calc_crc32c(after_crc))
     whole = struct.pack(">qi", 0, len(head) + len(after_crc)) + head + after_crc
     assert DefaultRecordBatch(whole).validate_crc()

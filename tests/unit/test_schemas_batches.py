@@ -8,13 +8,13 @@ import lz4.frame
 import pytest
 import snappy
 import zstandard
-from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
 from schemas import decompress
-from schemas.headers import RawName, RawNamed
-from schemas.raw_headers import keep_raw_header_names
+from schemas.batches import MOST_HEADERS, EnoughError, allow, read_batches_with_care
+from schemas.headers import RawName, RawNamed, Unopened
+from schemas.reasons import Reason
 from tests.fuzz import wire
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
@@ -24,11 +24,21 @@ READ = [(0, b"value", [("name", b"content")])]
 
 @pytest.fixture(autouse=True, scope="module")
 def _taught() -> None:
-    keep_raw_header_names()
+    read_batches_with_care()
 
 
 def records(batch: bytes) -> Iterator[Any]:
     yield from MemoryRecords(batch).next_batch()
+
+
+def unopened(batch: bytes) -> dict[int, Reason | None]:
+    """By offset, why records were not opened; None: they were."""
+    found = {
+        record.offset: record.headers.failure.reason if isinstance(record.headers, Unopened) else None
+        for record in records(batch)
+    }
+    assert list(found) == sorted(found)
+    return found
 
 
 def read(batch: bytes) -> list[tuple[int, bytes, list[tuple[str, bytes]]]]:
@@ -76,9 +86,8 @@ def test_what_other_clients_write_is_read(codec: int, data: bytes) -> None:
         *("lz4 of a wrong checksum", "lz4 cut short", "zstd and more", "a codec that is none"),
     ],
 )
-def test_what_cannot_be_decompressed_is_a_corrupt_record_and_no_other_error(codec: int, data: bytes) -> None:
-    with pytest.raises(CorruptRecordError):
-        read(wire.batch(data, 1, codec))
+def test_of_what_cannot_be_decompressed_each_record_is_there_unopened(codec: int, data: bytes) -> None:
+    assert unopened(wire.batch(data, 3, codec)) == dict.fromkeys(range(3), Reason.BAD_HEADER)
 
 
 def bombs() -> dict[int, bytes]:
@@ -94,8 +103,8 @@ def bombs() -> dict[int, bytes]:
 def test_a_bomb_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decompress, "MOST_BYTES", 1_000_000)
     for codec, bomb in bombs().items():
-        with pytest.raises(CorruptRecordError, match="more than 1000000 bytes"):
-            read(wire.batch(bomb, 1, codec))
+        [record] = records(wire.batch(bomb, 1, codec))
+        assert "more than 1000000 bytes" in record.headers.failure.message
 
 
 def test_a_batch_of_the_largest_size_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,20 +113,65 @@ def test_a_batch_of_the_largest_size_is_read(monkeypatch: pytest.MonkeyPatch) ->
         assert read(wire.batch(data, 1, codec)) == READ
 
 
-@pytest.mark.parametrize("deltas", [[100_000], [-1], [0, 0], [1, 0], [0, 2], [0, 1, 3], [0, -1, 2]])
-def test_an_offset_that_is_not_its_records_own_is_not_believed(deltas: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("deltas", "good"),
+    [
+        ([100_000], 0),
+        ([-1], 0),
+        ([0, 0], 1),
+        ([1, 0], 0),
+        ([0, 2], 1),
+        ([0, 1, 3], 2),
+        ([0, -1, 2], 1),
+    ],
+)
+def test_an_offset_that_is_not_its_records_own_is_not_believed(deltas: list[int], good: int) -> None:
     # Committed, it would take the group past jobs that nobody has read.
     lying = b"".join(wire.record(b"value", offset_delta=delta) for delta in deltas)
-    with pytest.raises(CorruptRecordError):
-        read(wire.batch(lying, len(deltas)))
+    wanted = {offset: None if offset < good else Reason.BAD_HEADER for offset in range(len(deltas))}
+    assert unopened(wire.batch(lying, len(deltas))) == wanted
 
 
-def test_what_comes_before_a_lying_record_is_given() -> None:
-    batch = wire.batch(GOOD + wire.record(b"value", offset_delta=7), 2)
-    given = records(batch)
-    assert next(given).offset == 0
-    with pytest.raises(CorruptRecordError):
-        next(given)
+def test_where_records_were_compacted_away_what_cannot_be_read_begins_after_the_last_that_could() -> None:
+    given = wire.record(b"value", offset_delta=2) + wire.record(b"value", offset_delta=1)
+    assert unopened(wire.batch(given, 2, last=5)) == {2: None} | dict.fromkeys(range(3, 6), Reason.BAD_HEADER)
+
+
+def test_of_a_batch_with_another_checksum_each_record_is_there_unopened() -> None:
+    batch = bytearray(wire.batch(GOOD * 3, 3))
+    batch[-1] ^= 1
+    memory = MemoryRecords(bytes(batch)).next_batch()
+    assert memory.validate_crc()
+    assert [type(record.headers) for record in memory] == [Unopened] * 3
+
+
+def test_a_number_of_records_that_cannot_be_is_not_believed_of_a_batch_with_another_checksum() -> None:
+    batch = bytearray(wire.batch(GOOD, 1))
+    batch[23] = 0x7F  # the last offset's delta: two thousand million
+    memory = MemoryRecords(bytes(batch)).next_batch()
+    assert memory.validate_crc()
+    assert [record.offset for record in memory] == [0]
+
+
+def test_a_record_of_too_many_headers_is_not_opened_and_those_behind_it_are() -> None:
+    many = wire.record(b"value", [(b"", b"")] * (MOST_HEADERS + 1))
+    most = wire.record(b"value", [(b"", b"")] * MOST_HEADERS, offset_delta=1)
+    assert unopened(wire.batch(many + most, 2)) == {0: Reason.TOO_LARGE, 1: None}
+
+
+def test_no_more_is_decompressed_at_a_time_than_was_allowed() -> None:
+    batch = wire.batch(gzip.compress(GOOD), 1, GZIP)
+    try:
+        allow(len(GOOD) + 1)
+        assert read(batch) == READ
+        assert read(batch) == READ  # begun while some was left
+        with pytest.raises(EnoughError):
+            read(batch)
+        assert read(wire.batch(GOOD, 1)) == READ  # nothing to decompress
+        allow(1)
+        assert read(batch) == READ
+    finally:
+        allow(1 << 60)
 
 
 def test_attributes_are_one_byte_whatever_they_say() -> None:
@@ -132,7 +186,6 @@ def test_a_name_that_is_not_utf8_is_kept_as_bytes() -> None:
     assert [(name.encode(), content) for name, content in headers] == [(b"good", b"1"), (b"\xff\xfe", b"2")]
 
 
-def test_a_structure_that_is_none_is_a_corrupt_record() -> None:
+def test_a_structure_that_is_none_is_not_opened() -> None:
     for cut in range(1, len(GOOD)):
-        with pytest.raises(CorruptRecordError):
-            read(wire.batch(GOOD[:cut], 1))
+        assert unopened(wire.batch(GOOD[:cut], 1)) == {0: Reason.BAD_HEADER}

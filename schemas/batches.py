@@ -1,0 +1,192 @@
+"""Batches as kafka-python is made to read them in this process: what Kafka allows and the client does not, and what the
+client takes on trust.
+
+A header name that is not UTF-8 makes a whole batch unreadable to the client, the good jobs of other publishers' behind
+it included; here it is kept as bytes, and the job refused by itself (`bad-header`).
+
+What a batch says of itself is its sender's word, as far as the broker does not look: how large it is once it is
+decompressed, whether its checksums hold, and which offset each record has. An offset past the batch, believed, would be
+committed, and the jobs between never read. The client raises once for such a batch, without saying where, and then
+hangs; here each of its offsets that cannot be read is given as a record that was not opened, in its place.
+"""
+
+import math
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from kafka.consumer.fetcher import Fetcher
+from kafka.record import memory_records
+from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
+from kafka.record.util import decode_varint
+
+from schemas.decompress import MOST_BYTES, NotDecompressedError, decompress
+from schemas.headers import RawName, RawNamed, Unopened
+from schemas.reasons import Failure, Reason, Stage
+
+MOST_HEADERS = 65_536
+"""A record may have so many: each takes two bytes there, and two hundred here."""
+_DENSEST = 7
+"""Bytes that a record takes at the least: its length, attributes, two deltas, two sizes, a count."""
+
+
+class _Allowance(threading.local):
+    nbytes: float = math.inf
+
+
+_allowance = _Allowance()
+
+
+class EnoughError(Exception):
+    """What may be decompressed at a time has been."""
+
+
+class _NoRecordError(ValueError):
+    """What stands where a record should; a message that says why."""
+
+
+def read_batches_with_care() -> None:
+    """Teach this process's kafka-python all this. Once is enough; more often does no harm."""
+    memory_records.DefaultRecordBatch = Batch
+    Fetcher.PartitionRecords.take = _take
+
+
+def allow(nbytes: int) -> None:
+    """Let this thread decompress so many bytes more, and what it begins before they are spent. Then a poll ends, as if
+    nothing more had come; the next finds it where it was.
+
+    A thread that was never told may decompress without end, a batch at a time.
+    """
+    _allowance.nbytes = nbytes
+
+
+_take_all = Fetcher.PartitionRecords.take
+
+
+def _take(fetched: Any, n: int | None = None) -> Any:
+    """The next records of what was fetched of a partition; none, and what is left of it is fetched again, if enough."""
+    try:
+        return _take_all(fetched, n)
+    except EnoughError:
+        fetched.drain()
+        return []
+
+
+class Batch(DefaultRecordBatch):  # type: ignore[misc] # kafka-python has no types
+    """A batch whose records are all there: where they cannot be read, as records that were not opened."""
+
+    __slots__ = ("_data", "_problem")
+
+    def __init__(self, buffer: Any) -> None:
+        super().__init__(buffer)
+        self._data = memoryview(buffer)[self.HEADER_STRUCT.size :]
+        self._problem: str | None = None
+
+    def validate_crc(self) -> bool:
+        """True: a batch with another checksum is given, too, unopened."""
+        if not super().validate_crc():
+            self._problem = "the checksum is wrong"
+        return True
+
+    def __iter__(self) -> Iterator[DefaultRecord]:
+        """Its records in the order of their offsets. EnoughError before the first."""
+        offset = self.base_offset  # of the next record, at the least
+        problem = self._problem
+        try:
+            if problem is None:
+                for record in self._records(self._opened()):
+                    yield record
+                    offset = record.offset + 1
+        except NotDecompressedError as error:
+            problem = f"what is compressed cannot be opened ({error})"
+        except _NoRecordError as error:
+            problem = str(error)
+        except (ValueError, IndexError):
+            problem = "a record's structure is wrong"
+        if problem is not None:
+            failure = Failure(Reason.BAD_HEADER, Stage.DECODE, f"the record cannot be read: in its batch, {problem}")
+            for unopened in range(offset, self._end()):
+                yield self._unopened(unopened, failure)
+
+    def _opened(self) -> bytes:
+        """The records' bytes. NotDecompressedError; EnoughError."""
+        if self.compression_type == self.CODEC_NONE:
+            return bytes(self._data)
+        left = _allowance.nbytes
+        if left <= 0:
+            raise EnoughError
+        _allowance.nbytes = left - MOST_BYTES  # whatever comes of it
+        records = decompress(self.compression_type, bytes(self._data))
+        _allowance.nbytes = left - len(records)
+        return records
+
+    def _end(self) -> int:
+        """The offset after its last. Where the checksum is wrong, the number of records may be, too: no more than can
+        be are believed."""
+        most = MOST_BYTES if self.compression_type else self.size_in_bytes
+        delta = int(self.last_offset_delta)
+        return int(self.base_offset) + 1 + (delta if 0 <= delta <= most // _DENSEST else 0)
+
+    def _records(self, buffer: bytes) -> Iterator[DefaultRecord]:
+        """Read records of format v2; ValueError or IndexError at the first that is none.
+
+        Source: https://kafka.apache.org/documentation/#record. A slice past the end is caught by the record's length.
+        """
+        position, size = 0, len(buffer)
+        base, count, kind = self.base_offset, self._num_records, self.timestamp_type
+        # Offsets of a batch grow, and reach its last one at the most; where none was compacted away there are no gaps.
+        least, slack = base, self.last_offset_delta - (count - 1)
+        appended = self.max_timestamp if kind == self.LOG_APPEND_TIME else None
+        first_timestamp = self.first_timestamp
+        for index in range(count):
+            length, position = decode_varint(buffer, position)
+            end = position + length
+            position += 1  # attributes, of which there are none; one byte, whatever its highest bit says
+            timestamp_delta, position = decode_varint(buffer, position)
+            offset_delta, position = decode_varint(buffer, position)
+            offset = base + offset_delta
+            if not least <= offset <= base + index + slack or end > size:
+                raise _NoRecordError("a record does not have the offset that its place in the batch gives it")
+            least = offset + 1
+            key, position = _nullable_bytes(buffer, position)
+            value, position = _nullable_bytes(buffer, position)
+            headers_count, position = decode_varint(buffer, position)
+            if headers_count > MOST_HEADERS:
+                message = f"{headers_count} headers; no more than {MOST_HEADERS} are ever read"
+                yield self._unopened(offset, Failure(Reason.TOO_LARGE, Stage.DECODE, message))
+                position = end
+                continue
+            headers, position = _headers(buffer, position, headers_count)
+            if position != end:
+                raise _NoRecordError("a record does not have the length that it states")
+            timestamp = first_timestamp + timestamp_delta if appended is None else appended
+            yield DefaultRecord(length, offset, timestamp, kind, key, value, headers)
+
+    def _unopened(self, offset: int, failure: Failure) -> DefaultRecord:
+        return DefaultRecord(0, offset, self.max_timestamp, self.timestamp_type, None, None, Unopened(failure))
+
+
+def _headers(buffer: bytes, position: int, count: int) -> tuple[list[tuple[str, bytes | None]], int]:
+    if count < 0:
+        raise ValueError("a record has less than no headers")
+    headers: list[tuple[str, bytes | None]] = []
+    raw = False
+    for _ in range(count):
+        size, position = decode_varint(buffer, position)
+        if size < 0:
+            raise ValueError("a header has less than no name")
+        name = buffer[position : position + size]
+        content, position = _nullable_bytes(buffer, position + size)
+        try:
+            headers.append((name.decode(), content))
+        except UnicodeDecodeError:
+            raw = True
+            headers.append((RawName.of(name), content))
+    return (RawNamed(headers) if raw else headers), position
+
+
+def _nullable_bytes(buffer: bytes, position: int) -> tuple[bytes | None, int]:
+    size, position = decode_varint(buffer, position)
+    if size < 0:
+        return None, position
+    return buffer[position : position + size], position + size
