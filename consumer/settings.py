@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
@@ -38,8 +38,10 @@ DOTENV = Path(".env")
 SECRETS = ("sasl_password", "sasl_oauth_client_secret", "ssl_key_password")
 """Each may be given as itself, or as a file by the option of the same name with `_file` behind it."""
 
-_SECRETIVE = re.compile("PASS|SECRET|TOKEN|CREDENTIAL|KEY")
 _SERVER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_ALMOST_SERVER = re.compile(r"(\[[0-9a-fA-F:.]*\]|[A-Za-z0-9._-]*)(:[0-9]*)?")  # wrong, and no credentials in it
+_USER_INFO = re.compile(r"(?<=://)[^/?#]*(?=@)")
+_QUERY = re.compile(r"(?<=[?#]).+", re.DOTALL)
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CUSTOM_OBJECT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,254}:[A-Za-z_][A-Za-z0-9_]{0,254}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")  # org.apache.kafka.common.internals.Topic
@@ -52,7 +54,7 @@ def _split(value: object) -> object:
 def _server(value: str) -> str:
     match = _SERVER.fullmatch(value)
     if not match or not 0 < int(match[2]) < 65_536:
-        raise ValueError("each server is host:port")
+        raise ValueError("each server is host:port and nothing else")
     return value
 
 
@@ -69,7 +71,17 @@ def _topic(value: str) -> str:
 
 
 def _store(value: object) -> object:
-    return Path(value) if isinstance(value, str) and "://" not in value else value
+    if not isinstance(value, str):
+        return value
+    if "://" not in value:
+        return Path(value)
+    parts = _split_url(value)
+    if parts is None or parts.query or parts.fragment:
+        raise ValueError(
+            "a store's URL is scheme://place/folder, without credentials, which belong where the provider's own tools "
+            "look for them"
+        )
+    return value
 
 
 def _policies(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -84,10 +96,20 @@ def _custom_object(value: str) -> str:
 
 
 def _token_url(value: str) -> str:
-    parts = urlsplit(value if value.isprintable() else "")
-    if parts.scheme not in {"https", "http"} or not parts.hostname or "@" in parts.netloc:
+    parts = _split_url(value)
+    if parts is None or parts.scheme not in {"https", "http"} or not parts.hostname:
         raise ValueError("the URL is https://host/path, without credentials in it")
     return value
+
+
+def _split_url(value: str) -> SplitResult | None:
+    """None: it cannot be read, or has credentials in it. What Python says of it is not repeated: it quotes the URL."""
+    try:
+        parts = urlsplit(value if value.isprintable() else "//[")  # `urlsplit` would leave out what cannot be printed
+        _ = parts.port  # no number: of a password with a '/' in it the part before that
+    except ValueError:
+        return None
+    return None if "@" in parts.netloc else parts
 
 
 def _lower(value: object) -> object:
@@ -513,7 +535,14 @@ def _text(value: object) -> str:
             return value.human_readable(decimal=False, separator="") if value % 1024 == 0 else str(int(value))
         case float():
             return f"{value:g}"
+        case str():
+            return _public(value)
     return str(value)
+
+
+def _public(text: str) -> str:
+    """A URL with what may be secret in it masked: user info, query and fragment. Any other text as it is."""
+    return _QUERY.sub(MASK, _USER_INFO.sub(MASK, text)) if "://" in text else text
 
 
 def _one_line(value: object) -> str:
@@ -537,19 +566,17 @@ def _refuse_unknown(config: Path | None, file: dict[str, Any]) -> None:
     for where, names in (("", os.environ), (" (in .env)", in_dotenv)):
         for name in names:
             if name.upper().startswith(PREFIX) and name.upper() not in known:
-                raise FatalError(Exit.CONFIG, _unknown(name, names[name], where, name.upper(), known))
-    for name, value in file.items():
+                raise FatalError(Exit.CONFIG, _unknown(name, where, name.upper(), known))
+    for name in file:
         if name not in options:
-            where = f" (in {_one_line(config)})"
-            raise FatalError(Exit.CONFIG, _unknown(name, value, where, name.lower(), options))
+            raise FatalError(Exit.CONFIG, _unknown(name, f" (in {_one_line(config)})", name.lower(), options))
 
 
-def _unknown(name: str, value: object, where: str, sought: str, known: Iterable[str]) -> str:
+def _unknown(name: str, where: str, sought: str, known: Iterable[str]) -> str:
+    """Without the value: under a name that nobody knows it may be a secret."""
     near = difflib.get_close_matches(sought, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else "`loadonce config show` lists them all"
-    # A misspelt name may be that of a secret.
-    secret = _SECRETIVE.search(f"{sought} {near}".upper())
-    return f"{_one_line(name)}={MASK if secret else _one_line(value)}{where}: no such option; {hint}"
+    return f"{_one_line(name)}{where}: no such option; {hint}"
 
 
 def _first_problem(error: ValidationError, config: Path | None, file: dict[str, Any]) -> str:
@@ -574,11 +601,22 @@ def _message(problem: Any, cause: object) -> str:
 
 
 def _hide(option: str, value: object) -> str:
-    secret = Settings.model_fields[option].annotation == SecretStr | None
-    # The secret itself in place of its file, and a URL with credentials in it, are mistakes that are made.
-    of_secret = option.removesuffix("_file") in SECRETS or option == "sasl_oauth_token_file"
-    mistaken = of_secret and not str(value).startswith(("/", "."))
-    return MASK if value and (secret or mistaken or "@" in str(value)) else _one_line(value)
+    return MASK if value and _may_be_secret(option, value) else _one_line(_public(str(value)))
+
+
+def _may_be_secret(option: str, value: object) -> bool:
+    """Whether it is one, or a mistake that is made with one: in place of its file, before a host, in a table."""
+    text, given = str(value), value if isinstance(value, list) else [value]
+    if "@" in text or ("://" in text and _split_url(text) is None):
+        return True
+    if any(isinstance(each, dict | list) for each in given):
+        return True
+    if option == "bootstrap_servers":
+        servers = ",".join(map(str, given)).split(",")
+        return not all(_ALMOST_SERVER.fullmatch(server.strip()) for server in servers)
+    if option.removesuffix("_file") in SECRETS or option == "sasl_oauth_token_file":
+        return option in SECRETS or not text.startswith(("/", "."))
+    return False
 
 
 def _source(option: str) -> str | None:

@@ -44,6 +44,15 @@ def test_check_names_the_option_and_its_value(tmp_path: Path) -> None:
     assert "LOADONCE_HTTP_PORT=eighty" in done.stderr
 
 
+def test_neither_shows_the_credentials_in_a_url(tmp_path: Path) -> None:
+    for command in ("show", "check"):
+        done = loadonce("config", command, cwd=tmp_path, options={"MODEL_STORE": "s3://AKIA:hunter2@bucket/x"})
+
+        assert done.returncode == 78
+        assert "LOADONCE_MODEL_STORE=********" in done.stderr
+        assert "hunter2" not in done.stdout + done.stderr
+
+
 def test_check_says_so_where_all_is_well(tmp_path: Path) -> None:
     done = loadonce("config", "check", cwd=tmp_path)
 

@@ -68,6 +68,7 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MAX_BATCH_ROWS", "0", "greater than or equal to 1"),
         ("BOOTSTRAP_SERVERS", "localhost", "host:port"),
         ("BOOTSTRAP_SERVERS", "localhost:99999", "host:port"),
+        ("BOOTSTRAP_SERVERS", "[::1], one:1", "host:port"),
         ("DELIVERY", "at-most-once", "'at-least-once'"),
         ("AUTO_OFFSET_RESET", "none", "'earliest' or 'latest'"),
         ("PRELOAD", "fine,../evil", "a model's name"),
@@ -95,18 +96,38 @@ def test_an_unknown_name_is_refused_with_the_nearest(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("LOADONCE_MAX_BATCH_ROW", "2")
     error = refusal()
     assert error.exit_code is Exit.CONFIG
-    assert str(error) == "LOADONCE_MAX_BATCH_ROW=2: no such option; did you mean LOADONCE_MAX_BATCH_ROWS?"
+    assert str(error) == "LOADONCE_MAX_BATCH_ROW: no such option; did you mean LOADONCE_MAX_BATCH_ROWS?"
 
 
 def test_an_unknown_name_in_a_dotenv_file_is_refused() -> None:
     Path(".env").write_text("LOADONCE_JOB_TOPIC=x\n")
-    assert str(refusal()) == "LOADONCE_JOB_TOPIC=x (in .env): no such option; did you mean LOADONCE_JOBS_TOPIC?"
+    assert str(refusal()) == "LOADONCE_JOB_TOPIC (in .env): no such option; did you mean LOADONCE_JOBS_TOPIC?"
 
 
 def test_an_unknown_name_in_the_file_is_refused(tmp_path: Path) -> None:
     config = tmp_path / "loadonce.toml"
     config.write_text("job_topic = 'x'\n")
     assert "did you mean jobs_topic?" in str(refusal(config))
+
+
+@pytest.mark.parametrize(
+    ("toml", "names"),
+    [
+        ('[sasl]\npassword = "hunter2"\n', "sasl"),
+        ('pw = "hunter2"\n', "pw"),
+        ('[[logins]]\nuser = "hunter2"\n', "logins"),
+        ('[group_id]\npassword = "hunter2"\n', "group_id"),
+        ('[[preload]]\npassword = "hunter2"\n', "preload"),
+        ('bootstrap_servers = ["u:hunter2:h:9092"]\n', "bootstrap_servers"),
+    ],
+)
+def test_nothing_of_a_table_or_an_unknown_name_in_the_file_is_shown(tmp_path: Path, toml: str, names: str) -> None:
+    config = tmp_path / "loadonce.toml"
+    config.write_text(toml)
+    said = str(refusal(config))
+    assert said.startswith(names)
+    assert f"(in {config})" in said
+    assert "hunter2" not in said
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
@@ -285,10 +306,60 @@ def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.named(loaded, "sasl_password") == "LOADONCE_SASL_PASSWORD=********"
 
 
-@pytest.mark.parametrize("name", ["SASL_PASSWORDS", "SASL_PASWORD", "SASL_PASS", "PASSWD"])
+@pytest.mark.parametrize("name", ["SASL_PASSWORDS", "SASL_PASWORD", "SASL_PASS", "PASSWD", "PW"])
 def test_a_password_under_a_misspelt_name_is_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"LOADONCE_{name}", "hunter2")
     assert "hunter2" not in str(refusal())
+
+
+@pytest.mark.parametrize(
+    "value", ["SASL_SSL://u:hunter2:h:9092", "h:9092,u:hunter2:h:9092", "u:hunter2", "u:hunter2@h:9092"]
+)
+def test_credentials_before_a_server_are_not_shown(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("LOADONCE_BOOTSTRAP_SERVERS", value)
+    assert str(refusal()).startswith("LOADONCE_BOOTSTRAP_SERVERS=********: ")
+    assert "hunter2" not in str(refusal())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://AKIA:hunter2@bucket/x",
+        "s3://AKIA:hunt/hunter2@bucket/x",  # a key of AWS may have a '/' in it
+        "az://hunter2@account/x",
+        "mlflow+https://me:hunter2@host:5000",
+        "s3://bucket/x?secret=hunter2",
+        "s3://bucket/x#hunter2",
+        "s3://[hunter2]/x",
+        "s3://bucket/x?\nhunter2",
+    ],
+)
+def test_a_store_with_credentials_in_its_url_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("LOADONCE_MODEL_STORE", url)
+    error = refusal()
+    assert error.exit_code is Exit.CONFIG
+    assert str(error).startswith("LOADONCE_MODEL_STORE=")
+    assert "without credentials" in str(error)
+    assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/models@2", "mlflow+http://host:5000", "mlflow+https://[::1]:5000/path"])
+def test_a_store_that_is_a_url_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("LOADONCE_MODEL_STORE", url)
+    assert settings.named(settings.load(), "model_store") == f"LOADONCE_MODEL_STORE={url}"
+
+
+def test_the_query_of_a_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, BY_TOKEN | {"SASL_OAUTH_TOKEN_URL": "https://issuer.example/token?key=hunter2"})
+    loaded = settings.load()
+    assert loaded.sasl_oauth_token_url == "https://issuer.example/token?key=hunter2"
+    shown = "LOADONCE_SASL_OAUTH_TOKEN_URL=https://issuer.example/token?********"
+    assert settings.named(loaded, "sasl_oauth_token_url") == shown
+    assert "hunter2" not in str(settings.describe(loaded))
+    given(monkeypatch, {"SASL_OAUTH_TOKEN_URL": "http://issuer.example/token?key=hunter2"})
+    assert str(refusal()).startswith("LOADONCE_SASL_OAUTH_TOKEN_URL=http://issuer.example/token?********: ")
 
 
 def test_control_characters_of_a_value_stay_out_of_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
