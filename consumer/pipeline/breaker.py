@@ -32,8 +32,8 @@ class Breaker:
     closes, otherwise it opens again. A `limit` of None never opens. Expired jobs are not counted at all: after an
     outage they may be all there are, and reading on is what ends it.
 
-    It counts what is answered, not what is read, so a trial ends when as many answers have come; if they do not come in
-    `window_s`, their partition may have been taken away, and another trial begins.
+    It counts what is answered, not what is read: a trial ends when as many answers have come, however long that takes.
+    What has no answer after `window_s` may have been taken away with its partition: others are read in its place.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Breaker:
 
     def _count(self, predictions: int, dead_letters: int) -> None:
         # What is answered while it is open was read before, and would only tell the same again.
-        if self._limit is None or self.circuit is Circuit.OPEN:
+        if self._limit is None or not predictions + dead_letters or self.circuit is Circuit.OPEN:
             return
         number = int(self._clock() / self._window_s * _BUCKETS)
         if not self._buckets or self._buckets[-1][0] != number:
@@ -125,13 +125,21 @@ class Breaker:
         now = self._clock()
         if self._circuit is not Circuit.CLOSED:
             if now - self._since >= self._window_s:
-                self._become(Circuit.HALF_OPEN)
+                self._try()
             return
         oldest = int(now / self._window_s * _BUCKETS) - _BUCKETS
         while self._buckets and self._buckets[0][0] <= oldest:
             _, predictions, dead_letters = self._buckets.popleft()
             self._predictions -= predictions
             self._dead_letters -= dead_letters
+
+    def _try(self) -> None:
+        """Begin the trial, or go on with it where too few jobs came or were answered in time."""
+        if self._circuit is Circuit.OPEN:
+            self._become(Circuit.HALF_OPEN)
+        else:
+            self._since = self._clock()
+            self._taken = self._predictions + self._dead_letters
 
     def _become(self, circuit: Circuit) -> None:
         self._circuit = circuit

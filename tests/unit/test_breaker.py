@@ -110,6 +110,41 @@ def test_a_trial_that_nobody_answers_is_followed_by_another(breaker: Breaker, cl
     assert breaker.allowance == 4
 
 
+def test_a_trial_goes_on_where_jobs_are_few(breaker: Breaker, clock: Clock) -> None:
+    bury(breaker, 10)
+    clock.now += 60
+    for window in range(4):
+        assert (breaker.circuit, breaker.allowance) == (Circuit.HALF_OPEN, 4 - window)
+        breaker.took(1)
+        breaker.predicted(1)
+        clock.now += 60
+    assert breaker.circuit is Circuit.CLOSED
+
+
+def test_a_trial_fails_where_jobs_are_few(breaker: Breaker, clock: Clock) -> None:
+    bury(breaker, 10)
+    clock.now += 60
+    for _ in range(3):
+        assert breaker.circuit is Circuit.HALF_OPEN
+        breaker.took(1)
+        bury(breaker, 1)
+        clock.now += 60
+    breaker.predicted(1)
+    assert (breaker.circuit, breaker.allowance) == (Circuit.OPEN, 0)
+
+
+def test_jobs_of_a_trial_that_are_not_answered_in_a_window_are_replaced(breaker: Breaker, clock: Clock) -> None:
+    bury(breaker, 10)
+    clock.now += 60
+    assert breaker.allowance == 4
+    breaker.took(4)
+    breaker.predicted(1)
+    clock.now += 59
+    assert breaker.allowance == 0
+    clock.now += 1
+    assert breaker.allowance == 3
+
+
 def test_expired_jobs_do_not_count(breaker: Breaker) -> None:
     bury(breaker, 1_000, Reason.EXPIRED)
     assert not breaker.exceeded
@@ -135,3 +170,13 @@ def test_memory_is_bounded_however_long_it_runs(breaker: Breaker, clock: Clock) 
         clock.now += 0.1
         breaker.predicted(3)
     assert len(breaker._buckets) <= 21
+
+
+def test_memory_is_bounded_however_long_a_trial_takes(breaker: Breaker, clock: Clock) -> None:
+    bury(breaker, 10)
+    clock.now += 60
+    for _ in range(10_000):
+        clock.now += 1
+        breaker.predicted(0)
+    assert breaker.circuit is Circuit.HALF_OPEN
+    assert not breaker._buckets
