@@ -6,6 +6,7 @@ each connection that failed is listened to, and sorted here once for the consume
 
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,6 +103,33 @@ class Cause(logging.Handler):
         return Why(kind, text) if self._why is None or kind not in _VAGUE else self._why
 
 
+class _Aside:
+    """Keeps the client's log from the host's handlers while somebody listens to it; several threads may at once."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("kafka")
+        self._lock = threading.Lock()
+        self._listeners = 0
+        self._heard = True
+
+    def join(self, listener: logging.Handler) -> None:
+        with self._lock:
+            if not self._listeners:
+                self._heard, self._logger.propagate = self._logger.propagate, False
+            self._listeners += 1
+            self._logger.addHandler(listener)
+
+    def leave(self, listener: logging.Handler) -> None:
+        with self._lock:
+            self._logger.removeHandler(listener)
+            self._listeners -= 1
+            if not self._listeners:
+                self._logger.propagate = self._heard
+
+
+_aside = _Aside()
+
+
 @contextmanager
 def listening() -> Iterator[Cause]:
     """Listen to the client's log while connections are made or used; nobody else hears it meanwhile.
@@ -109,15 +137,11 @@ def listening() -> Iterator[Cause]:
     The client logs every try of a connection that fails; what is raised in the end says it once.
     """
     cause = Cause()
-    logger = logging.getLogger("kafka")
-    heard = logger.propagate
-    logger.addHandler(cause)
-    logger.propagate = False
+    _aside.join(cause)
     try:
         yield cause
     finally:
-        logger.propagate = heard
-        logger.removeHandler(cause)
+        _aside.leave(cause)
 
 
 def one_line(text: object) -> str:

@@ -4,6 +4,7 @@ The errors and log lines are raised here, worded as the client words them: no br
 """
 
 import logging
+from contextlib import ExitStack
 
 import pytest
 from kafka import errors
@@ -12,6 +13,7 @@ from consumer.cli.jobs import _explained
 from consumer.exits import Exit, FatalError
 from consumer.settings import load
 from schemas import AccessRefusedError, BrokerUnavailableError, RecordTooLargeError
+from schemas.causes import listening
 from schemas.connection import Connection
 
 CONNECTION = Connection.to("auth.sasl-hosts.example:9092", None, 1.0)
@@ -88,6 +90,21 @@ def test_what_tells_most_is_told() -> None:
         log.error("%s: Connection lost: %s", "<it>", errors.KafkaConnectionError("socket disconnected"))
         log.error("%s: Connection lost: %s", "<it>", errors.RequestTimedOutError("after 12 ms"))
         raise TIMEOUT
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_the_log_is_as_it_was_when_the_last_has_listened(heard: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.getLogger("kafka")
+    monkeypatch.setattr(log, "propagate", heard)
+    handlers = list(log.handlers)
+    with ExitStack() as first:
+        first.enter_context(listening())
+        with ExitStack() as second:
+            second.enter_context(listening())
+            first.close()  # as threads overlap, who began first ends first
+            assert not log.propagate
+    assert log.propagate is heard
+    assert log.handlers == handlers
 
 
 def test_a_record_that_does_not_fit_is_another_matter() -> None:
