@@ -28,6 +28,7 @@ class Kind(Enum):
     WANTS_TLS = auto()  # the listener speaks TLS, the client does not
     SPEAKS_NO_TLS = auto()  # the other way round
     HUNG_UP = auto()  # without a word, which a listener that wants a login also does where none is tried
+    NO_TOKEN = auto()  # who gives the tokens for OAUTHBEARER does not answer, or gives none
     FILE = auto()  # a file of the client cannot be used
     UNREACHABLE = auto()
 
@@ -48,11 +49,12 @@ class Why:
 _REFUSED = frozenset({Kind.LOGIN, Kind.MECHANISM, Kind.RIGHTS, Kind.CLIENT_CERTIFICATE})
 _VAGUE = (Kind.UNREACHABLE, Kind.SPEAKS_NO_TLS, Kind.HUNG_UP)
 
-# Exceptions by name: this module comes without the client.
+# Exceptions by name: this module comes without the client and the consumer.
 _BY_NAME = {
     "SaslAuthenticationFailedError": Kind.LOGIN,
     "UnsupportedSaslMechanismError": Kind.MECHANISM,
     "AuthorizationError": Kind.RIGHTS,
+    "TokenEndpointError": Kind.NO_TOKEN,  # the consumer's
     "IllegalSaslStateError": Kind.NO_LOGIN_WANTED,
 }
 # TLS failures reach the client's errors as OpenSSL's and Python's words alone. The frame length is what a TLS alert

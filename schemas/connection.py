@@ -24,6 +24,7 @@ _REMEDIES = {
     Kind.WANTS_TLS: "the listener speaks TLS: check security_protocol",
     Kind.SPEAKS_NO_TLS: "the listener does not speak TLS: check security_protocol",
     Kind.HUNG_UP: "as a listener does that wants a login: check security_protocol",
+    Kind.NO_TOKEN: "check that the token endpoint answers",
     Kind.FILE: "check ssl_cafile, ssl_certfile and ssl_keyfile",
     Kind.UNREACHABLE: "check that one runs there, and the security options",
 }

@@ -55,6 +55,11 @@ _PROBLEMS = {
         "the broker hangs up, as a listener does that wants a login",
         "check {security_protocol}",
     ),
+    Kind.NO_TOKEN: (
+        Exit.UNAVAILABLE,
+        "the token endpoint gives no token",
+        "check that it answers, {sasl_oauth_token_url} and {ssl_cafile}",
+    ),
     Kind.UNREACHABLE: (
         Exit.UNAVAILABLE,
         "no broker answers",

@@ -32,6 +32,10 @@ _ERROR = re.compile(r"[a-z_]{1,40}")  # RFC 6749, 5.2: invalid_client and the li
 _REFUSED = frozenset({400, 401, 403})
 
 
+class TokenEndpointError(KafkaConnectionError):
+    """The endpoint gives no token, which may pass. `schemas.causes` knows it by this name."""
+
+
 class FileTokens(AbstractTokenProvider):
     """The token that `read` gives; CredentialError is its to raise."""
 
@@ -79,14 +83,14 @@ class EndpointTokens(AbstractTokenProvider):
     def token(self) -> str:
         """A token that is still fresh, or a new one.
 
-        SaslAuthenticationFailedError: the endpoint refuses the client. KafkaConnectionError: it gives no token.
+        SaslAuthenticationFailedError: the endpoint refuses the client. TokenEndpointError: it gives no token.
         """
         now = self._clock()
         if now < self._fresh_until:
             return self._token
         try:
             token, life_s = self._within(TOKEN_S)
-        except KafkaConnectionError:
+        except TokenEndpointError:
             if now < self._valid_until:
                 return self._token
             raise
@@ -108,7 +112,7 @@ class EndpointTokens(AbstractTokenProvider):
         try:
             return answer.result(limit_s)
         except TimeoutError:
-            raise KafkaConnectionError(f"{self._named}: no answer within {limit_s:g} s") from None
+            raise TokenEndpointError(f"{self._named}: no answer within {limit_s:g} s") from None
 
     def _ask(self) -> tuple[str, float]:
         form = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
@@ -128,11 +132,13 @@ class EndpointTokens(AbstractTokenProvider):
         except urllib.error.HTTPError as error:
             with error:
                 why = f"{self._named}: {error.code} {_said(error)}".rstrip()
-            raise (SaslAuthenticationFailedError if error.code in _REFUSED else KafkaConnectionError)(why) from None
+            raise (SaslAuthenticationFailedError if error.code in _REFUSED else TokenEndpointError)(why) from None
         except urllib.error.URLError as error:
-            raise KafkaConnectionError(f"{self._named}: {error.reason}") from None
+            raise TokenEndpointError(f"{self._named}: {error.reason}") from None
         except OSError as error:
-            raise KafkaConnectionError(f"{self._named}: {error}") from None
+            raise TokenEndpointError(f"{self._named}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - what http.client says repeats the answer, and that may be a token
+            raise TokenEndpointError(f"{self._named}: the request failed ({type(error).__name__})") from None
         return self._read(answer)
 
     def _read(self, answer: bytes) -> tuple[str, float]:
@@ -144,7 +150,7 @@ class EndpointTokens(AbstractTokenProvider):
                 return token, life
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
-        raise KafkaConnectionError(f"{self._named}: the answer holds no token")
+        raise TokenEndpointError(f"{self._named}: the answer holds no token")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -158,7 +164,7 @@ def _said(error: urllib.error.HTTPError) -> str:
     try:
         said = json.loads(error.read(ANSWER_BYTES))["error"]
         return said if _ERROR.fullmatch(said) else ""
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except Exception:  # noqa: BLE001 - an answer that breaks off, no JSON, other JSON
         return ""
 
 

@@ -237,6 +237,7 @@ def _refusals(world: World) -> dict[str, Refusal]:
         "SASL_OAUTH_TOKEN_URL": world.endpoint.url,
         "SASL_OAUTH_CLIENT_ID": "robot",
     }
+    nobody = "https://127.0.0.1:1/token"
     unencrypted = {"ALLOW_SASL_WITHOUT_TLS": "true"}
     secret = world.folder / "wrong-secret"
     secret.write_text("wrong-Pa55word")
@@ -266,6 +267,12 @@ def _refusals(world: World) -> dict[str, Refusal]:
             options(**robot, SASL_OAUTH_CLIENT_SECRET="wrong-Pa55word"),
             Exit.REFUSED,
             (f"LOADONCE_SASL_OAUTH_TOKEN_URL={world.endpoint.url}: 401 invalid_client", "_CLIENT_SECRET=********"),
+        ),
+        "no token endpoint": Refusal(
+            CHECK,
+            options(**(robot | {"SASL_OAUTH_TOKEN_URL": nobody}), SASL_OAUTH_CLIENT_SECRET="wrong-Pa55word"),
+            Exit.UNAVAILABLE,
+            ("the token endpoint gives no token", f"check that it answers, LOADONCE_SASL_OAUTH_TOKEN_URL={nobody}"),
         ),
         "expired token": Refusal(
             CHECK,
@@ -340,6 +347,7 @@ REFUSALS = [
     "wrong password, PLAIN",
     "unknown user",
     "wrong client secret",
+    "no token endpoint",
     "expired token",
     "mechanism not offered",
     "no client certificate",

@@ -10,6 +10,7 @@ import pytest
 from kafka import errors
 
 from consumer.cli.jobs import _explained
+from consumer.delivery.tokens import TokenEndpointError
 from consumer.exits import Exit, FatalError
 from consumer.settings import load
 from schemas import AccessRefusedError, BrokerUnavailableError, RecordTooLargeError
@@ -70,6 +71,7 @@ def test_a_refused_client_is_told_so(error: Exception, logged: Exception | str |
         (TIMEOUT, "Handshake failed: EOF occurred in violation of protocol", "does not speak TLS"),
         (TIMEOUT, errors.KafkaConnectionError("socket disconnected"), "wants a login"),
         (TIMEOUT, FileNotFoundError(2, "No such file or directory"), "check ssl_cafile, ssl_certfile and ssl_keyfile"),
+        (TIMEOUT, TokenEndpointError("LOADONCE_SASL_OAUTH_TOKEN_URL=...: 500"), "check that the token endpoint"),
         (OSError("no route to host"), None, "check that one runs there"),
     ],
 )
