@@ -12,6 +12,7 @@ from consumer.cli.outcomes import text
 if TYPE_CHECKING:
     from consumer.dead_letters.letter import Letter
     from consumer.dead_letters.listing import Listing
+    from consumer.dead_letters.survey import Sample
     from consumer.settings import Settings
 
 
@@ -33,7 +34,7 @@ def listing_document(listing: "Listing") -> dict[str, Any]:
                 "twice": group.duplicates,
                 "first_failed_at": group.first_ms,
                 "last_failed_at": group.last_ms,
-                "samples": [_sample(letter) for letter in group.samples],
+                "samples": [_sample(sample) for sample in group.samples],
             }
             for (reason, model), group in sorted(census.groups.items())
         ],
@@ -41,15 +42,14 @@ def listing_document(listing: "Listing") -> dict[str, Any]:
     }
 
 
-def _sample(letter: "Letter") -> dict[str, Any]:
-    dead = letter.dead
+def _sample(sample: "Sample") -> dict[str, Any]:
     return {
-        "position": letter.position,
-        "job_position": str(dead.position),
-        "failed_at": dead.failed_at,
-        "message": dead.message,
-        "replays": letter.replays,
-        "truncated": dead.truncated,
+        "position": sample.position,
+        "job_position": str(sample.job_position),
+        "failed_at": sample.failed_at,
+        "message": sample.message,
+        "replays": sample.replays,
+        "truncated": sample.truncated,
     }
 
 
@@ -75,10 +75,9 @@ def print_listing(listing: "Listing") -> None:
             ],
         )
     for _, group in groups:
-        for letter in group.samples:
-            dead = letter.dead
-            again = f" (replayed {letter.replays} times)" if letter.replays else ""
-            typer.echo(printable(f"{letter.position}  {dead.reason} ({dead.stage}): {dead.message}{again}"))
+        for sample in group.samples:
+            again = f" (replayed {sample.replays} times)" if sample.replays else ""
+            typer.echo(printable(f"{sample.position}  {sample.reason} ({sample.stage}): {sample.message}{again}"))
     total = ", ".join(f"{census.total(state):,} {state}" for state in State)
     typer.echo(f"{listing.topic}: {total}")
     if census.foreign:

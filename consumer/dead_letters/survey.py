@@ -2,22 +2,55 @@
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import Self
 
 from consumer.dead_letters.judge import Found, Verdict
 from consumer.dead_letters.letter import Letter
 from consumer.dead_letters.marks import State
 from consumer.dead_letters.selection import Selection
+from schemas.messages import Position
+from schemas.reasons import Reason, Stage
+from schemas.records import MAX_MESSAGE_BYTES
 
 MAX_GROUPS = 1_000
 OTHERS = "(others)"
 """Stands for the models past MAX_GROUPS: their names come from jobs, which may make up any number."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a listing shows of a dead letter; its job, which may be large, is not kept for that."""
+
+    position: str
+    job_position: Position
+    reason: Reason
+    stage: Stage
+    message: str
+    failed_at: int
+    replays: int
+    truncated: bool
+
+    @classmethod
+    def of(cls, letter: Letter) -> Self:
+        """The sample that this dead letter is."""
+        dead = letter.dead
+        return cls(
+            letter.position,
+            dead.position,
+            dead.reason,
+            dead.stage,
+            dead.message[:MAX_MESSAGE_BYTES],  # others may write longer ones
+            dead.failed_at,
+            letter.replays,
+            dead.truncated,
+        )
+
+
 @dataclass(slots=True)
 class Group:
     """The dead letters of one reason and model; `samples` are the last that are open."""
 
-    samples: deque[Letter]
+    samples: deque[Sample]
     states: Counter[State] = field(default_factory=Counter)
     duplicates: int = 0
     first_ms: int | None = None
@@ -33,7 +66,7 @@ class Group:
             return
         self.states[found.state] += 1
         if found.state is State.OPEN:
-            self.samples.append(letter)
+            self.samples.append(Sample.of(letter))
 
 
 class Census:

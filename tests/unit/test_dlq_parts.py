@@ -1,6 +1,7 @@
 """What `loadonce dlq` is made of, without a broker."""
 
 import random
+import tracemalloc
 from dataclasses import dataclass, replace
 
 import pytest
@@ -223,6 +224,20 @@ def test_made_up_models_do_not_fill_the_memory() -> None:
     assert len(census.groups) == len(plan.due) == MAX_GROUPS + 1
     assert census.total(State.OPEN) == plan.due.total() == MAX_GROUPS + 50
     assert plan.due["bad-input", OTHERS] == 50
+
+
+def test_samples_do_not_keep_the_bodies_of_jobs() -> None:
+    census = Census(Selection(), samples=3)
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            headers = (("model-key", b"m%d" % number), ("note", bytes(500_000)))
+            census.add(Found(letter(*headers, value=bytes(1_000_000), limit=2_000_000), State.OPEN, duplicate=False))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 1_000_000
+    assert census.groups["bad-input", "m7"].samples[0].position == "dead/0/0"
 
 
 def test_a_run_is_the_same_after_its_way_through_json() -> None:
