@@ -16,6 +16,7 @@ from consumer.cli.frame import Config, Json, epilog, print_json, print_table, pr
 from consumer.exits import Exit, FatalError
 
 if TYPE_CHECKING:
+    from consumer.dead_letters.deletion import Deleted
     from consumer.dead_letters.judge import Command
     from consumer.dead_letters.run import Handling, Order
     from consumer.dead_letters.selection import Selection
@@ -333,7 +334,7 @@ def _handle(
     with _watchdog() as watchdog, Handling(settings, order, writing=yes, watchdog=watchdog) as handling:
         with progress.count("read") as read:
             plan = handling.plan(read)
-        before, deleted = handling.done, 0
+        before, deleted = handling.done, None
         will_do = _will_do(plan, handling)
         if not as_json:
             _print_plan(plan, handling, order.command, settings, will_do)
@@ -361,13 +362,17 @@ def _handle(
                 "left_alone": {verdict.name.lower().replace("_", "-"): n for verdict, n in plan.left_alone.items()},
                 "missing_positions": missing,
                 "done": done_now if yes else None,
-                "deleted_offsets": deleted,
+                "deleted_offsets": deleted.offsets if deleted else 0,
+                "kept_by": [
+                    {"position": stray.position, "readable": stray.readable}
+                    for stray in (deleted.kept_by if deleted else ())
+                ],
             }
         )
     elif yes:
         typer.echo(f"{order.command.state} {done_now}")
-        if delete_records:
-            typer.echo(f"deleted what took {deleted} offsets")
+        if deleted:
+            _print_deleted(deleted)
     if missing:
         raise FatalError(Exit.FAILED, f"no dead letter at {', '.join(missing[:5])}, nor of a job there")
     if not yes and not dry_run:
@@ -398,6 +403,15 @@ def _print_plan(plan: "Plan", handling: "Handling", command: "Command", settings
     typer.echo(f"to be {command.state}{where}: {plan.due.total():,}{some}")
     for verdict, count in plan.left_alone.most_common():
         typer.echo(f"left alone: {count:,} {verdict}")
+
+
+def _print_deleted(deleted: "Deleted") -> None:
+    typer.echo(f"deleted what took {deleted.offsets} offsets")
+    for stray in deleted.kept_by:
+        what = "is no dead letter" if stray.readable else "cannot be read"
+        typer.echo(
+            f"{stray.position} {what}: it stays, and what comes after it; Kafka's kafka-delete-records.sh takes it away"
+        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from consumer.dead_letters.letter import Letter, read_letter
 from consumer.dead_letters.marks import Marks, State
@@ -56,14 +57,14 @@ class Rules:
         """The verdict on one dead letter."""
         if not self.selection.matches(letter):
             return Verdict.OTHER
+        if duplicate:  # what becomes of the first becomes of it
+            return Verdict.DUPLICATE
         if state is not self.wanted:
             return Verdict.HANDLED
-        return self._replayable(letter, duplicate) if self.command is Command.REPLAY else Verdict.DUE
+        return self._replayable(letter) if self.command is Command.REPLAY else Verdict.DUE
 
-    def _replayable(self, letter: Letter, duplicate: bool) -> Verdict:
+    def _replayable(self, letter: Letter) -> Verdict:
         dead = letter.dead
-        if duplicate:
-            return Verdict.DUPLICATE
         if dead.truncated:
             return Verdict.TRUNCATED
         if letter.replays >= self.max_replays:
@@ -77,29 +78,54 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A dead letter of a topic, what has become of it, and whether the same job is in an earlier one."""
+    """A dead letter of a topic and what has become of it; of a duplicate, the place of the first of the same job."""
 
     letter: Letter
     state: State
-    duplicate: bool
+    first: tuple[int, int] | None = None
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether the same job is in an earlier one."""
+        return self.first is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A record among the dead letters that is none by the contract, or that the client cannot read."""
+
+    topic: str
+    partition: int
+    offset: int
+    readable: bool
+
+    @property
+    def position(self) -> str:
+        """`topic/partition/offset`."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
 
 
 def every(
     reader: Reader, topic: str, begins: Mapping[int, int], ends: Mapping[int, int], marks: Marks
-) -> Iterator[list[Found | None]]:
-    """All dead letters of a topic, partition by partition, in pieces as they are read; None for what is no dead letter.
+) -> Iterator[list[Found | Stray]]:
+    """All records of a dead-letters topic, partition by partition, in pieces as they are read.
 
     The order is always the same, so that of the dead letters of one job always the same is the first.
     """
     seen = Seen()
     for partition, end in sorted(ends.items()):
-        for records in reader.read(topic, partition, begins[partition], end):
-            found: list[Found | None] = []
-            for record in records:
-                letter = read_letter(record)
-                if letter is None:
-                    found.append(None)
-                    continue
-                duplicate = not seen.add(letter.digest())
-                found.append(Found(letter, marks[partition, record.offset], duplicate))
-            yield found or [None]
+        position = begins[partition]
+        for records in reader.read(topic, partition, position, end):
+            if records:
+                yield [_found(record, marks, seen) for record in records]
+                position = records[-1].offset + 1
+            else:
+                yield [Stray(topic, partition, position, readable=False)]
+                position += 1
+
+
+def _found(record: Any, marks: Marks, seen: Seen) -> Found | Stray:
+    letter = read_letter(record)
+    if letter is None:
+        return Stray(record.topic, record.partition, record.offset, readable=True)
+    return Found(letter, marks[letter.place], seen.first(letter.digest(), letter.place))

@@ -37,6 +37,11 @@ class Letter:
         """`topic/partition/offset` of the dead letter itself, not of its job."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Partition and offset, by which it is marked."""
+        return self.partition, self.offset
+
     def job_headers(self) -> list[tuple[str, bytes]]:
         """The headers to replay the job with: its own, without `dlq-*`, and `dlq-replays` counted up."""
         own = [(name, value or b"") for name, value in self.dead.headers]

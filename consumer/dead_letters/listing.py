@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from consumer.dead_letters import journal
 from consumer.dead_letters.journal import Run
-from consumer.dead_letters.judge import Found, every
+from consumer.dead_letters.judge import Found, Stray, every
 from consumer.dead_letters.letter import Letter, read_letter
 from consumer.dead_letters.marks import State
 from consumer.dead_letters.reader import Reader
@@ -64,7 +64,7 @@ def find_letter(settings: Settings, text: str, read: Callable[[int], None]) -> t
         raise FatalError(
             Exit.FAILED, f"{text}: no dead letter there, nor one of a job there; `loadonce dlq list` shows positions"
         )
-    return letter, kept.marks[letter.partition, letter.offset]
+    return letter, kept.marks[letter.place]
 
 
 def _at(reader: Reader, position: Position, begins: dict[int, int], ends: dict[int, int]) -> Letter | None:
@@ -77,11 +77,11 @@ def _at(reader: Reader, position: Position, begins: dict[int, int], ends: dict[i
     return None
 
 
-def _of_job(position: Position, pieces: Iterator[list[Found | None]], read: Callable[[int], None]) -> Letter | None:
+def _of_job(position: Position, pieces: Iterator[list[Found | Stray]], read: Callable[[int], None]) -> Letter | None:
     number = 0
     for piece in pieces:
         for found in piece:
-            if found is not None and found.letter.dead.position == position:
+            if isinstance(found, Found) and found.letter.dead.position == position:
                 return found.letter
         number += len(piece)
         read(number)

@@ -4,17 +4,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from kafka import TopicPartition
-from kafka.admin import KafkaAdminClient
-from kafka.errors import AuthorizationError, KafkaError
-
-from consumer.dead_letters import journal
+from consumer.dead_letters import deletion, journal
+from consumer.dead_letters.deletion import Deleted
 from consumer.dead_letters.journal import Run
-from consumer.dead_letters.judge import Command, Found, Rules, Verdict, every
+from consumer.dead_letters.judge import Command, Found, Rules, Stray, Verdict, every
 from consumer.dead_letters.letter import Letter
 from consumer.dead_letters.marks import State
 from consumer.dead_letters.publisher import Publisher, TransactionFailedError
@@ -22,7 +19,6 @@ from consumer.dead_letters.reader import Reader
 from consumer.dead_letters.selection import Selection
 from consumer.dead_letters.survey import Plan
 from consumer.delivery.addressed import Addressed
-from consumer.delivery.connection import admin
 from consumer.delivery.topics import DEFAULT_RECORD_LIMIT, Topic, check_topics
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
@@ -51,6 +47,26 @@ class Order:
     limit: int | None = None
     rate: float | None = None
     discarded: bool = False
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction handles: what is due, and duplicates with the place of the first of each, all by place."""
+
+    due: dict[tuple[int, int], Letter] = field(default_factory=dict)
+    duplicates: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    size: int = 0
+
+    def add(self, letter: Letter) -> None:
+        """Add one that is due."""
+        self.due[letter.place] = letter
+        self.size += len(letter.dead.value or b"")
+
+    def is_full(self, most: int, room: int | None) -> bool:
+        """Whether it takes no more, where `most` may be due, and only `room` are left of --limit."""
+        if self.due and len(self.due) in {most, room}:
+            return True
+        return len(self.duplicates) >= BATCH or self.size >= BATCH_BYTES
 
 
 class Handling:
@@ -143,7 +159,7 @@ class Handling:
             number += len(piece)
             read(number)
             for found in piece:
-                if found is not None and (verdict := self._judge(found)) is not Verdict.OTHER:
+                if isinstance(found, Found) and (verdict := self._judge(found)) is not Verdict.OTHER:
                     plan.add(found, verdict, asked)
         return plan
 
@@ -165,62 +181,48 @@ class Handling:
         self._owners = {self._run.owner, None}
         self._publish([self._record(*journal.run_record(self._place, None))])
 
-    def delete_handled(self) -> int:
-        """Delete the records that nothing open comes before, which Kafka can; how many offsets that frees.
-        FatalError."""
-        freed = {}
-        for partition, end in self._run.ends.items():
-            upto = self._first_open(partition, self._begins[partition], end)
-            if upto > self._begins[partition]:
-                freed[TopicPartition(self._place.topic, partition)] = upto
-        if freed:
-            with admin(self._settings) as client:
-                _delete(client, freed, self._place.topic)
-        return sum(offset - self._begins[place.partition] for place, offset in freed.items())
+    def delete_handled(self) -> Deleted:
+        """Delete what was handled, by this run or before, as far as Kafka can. FatalError."""
+        return deletion.delete_handled(self._settings, self._reader, self._place, self._journal.marks)
 
     # going through the topic -----------------------------------------------------------------------------------------
 
-    def _every(self) -> Iterator[list[Found | None]]:
+    def _every(self) -> Iterator[list[Found | Stray]]:
         return every(self._reader, self._place.topic, self._begins, self._run.ends, self._journal.marks)
 
     def _judge(self, found: Found) -> Verdict:
         # The marks may have changed since the piece was read.
-        state = self._journal.marks[found.letter.partition, found.letter.offset]
+        state = self._journal.marks[found.letter.place]
         return self._rules.judge(found.letter, state, duplicate=found.duplicate)
 
-    def _due(self) -> Iterator[Letter]:
-        for piece in self._every():
-            for found in piece:
-                if found is not None and self._judge(found) is Verdict.DUE:
-                    yield found.letter
+    def _batches(self) -> Iterator[Batch]:
+        """What is due, and the duplicates of what is handled, in pieces that a transaction takes.
 
-    def _batches(self) -> Iterator[list[Letter]]:
-        """What is due, in pieces that a transaction takes."""
-        if self.room == 0:
-            return
+        To the end of the topic even where --limit ends it sooner: a duplicate that is not marked would be open once
+        its first is deleted.
+        """
         rate = self._order.rate
         most = BATCH if rate is None else max(1, min(BATCH, int(rate)))
-        batch: list[Letter] = []
-        size = 0
-        for letter in self._due():
-            batch.append(letter)
-            size += len(letter.dead.value or b"")
-            if len(batch) in {most, self.room} or size >= BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-                if self.room == 0:
-                    return
-        if batch:
+        batch = Batch()
+        for piece in self._every():
+            for found in piece:
+                if isinstance(found, Stray):
+                    continue
+                if found.first is not None:
+                    if self._follows(found.letter.place, found.first, batch):
+                        batch.duplicates[found.letter.place] = found.first
+                elif len(batch.due) != self.room and self._judge(found) is Verdict.DUE:
+                    batch.add(found.letter)
+                if batch.is_full(most, self.room):
+                    yield batch
+                    batch = Batch()
+        if batch.due or batch.duplicates:
             yield batch
 
-    def _first_open(self, partition: int, begin: int, end: int) -> int:
-        for records in self._reader.read(self._place.topic, partition, begin, end):
-            if not records:
-                return begin  # what cannot be read is not known to be handled
-            for record in records:
-                if self._journal.marks[partition, record.offset] is State.OPEN:
-                    return int(record.offset)
-        return end
+    def _follows(self, place: tuple[int, int], first: tuple[int, int], batch: Batch) -> bool:
+        """Whether a duplicate is to be marked as its first is, or will be with this batch."""
+        marks = self._journal.marks
+        return first in batch.due or marks[first] not in {State.OPEN, marks[place]}
 
     # writing ---------------------------------------------------------------------------------------------------------
 
@@ -231,15 +233,16 @@ class Handling:
         stale = [self._record(key.encode(), None) for key in self._journal.stale]
         self._publish([*gone, *stale, self._record(*journal.run_record(self._place, self._run))])
 
-    def _write(self, letters: list[Letter]) -> None:
+    def _write(self, batch: Batch) -> None:
         """Handle these, and whatever happens, none of them twice."""
         state, before = self._order.command.state, self._run
 
         def records() -> list[Addressed]:
             marks = self._journal.marks
-            left = [letter for letter in letters if marks[letter.partition, letter.offset] is self._rules.wanted]
-            keys = {marks.set(letter.partition, letter.offset, state): None for letter in left}
-            self._run = before.with_done(before.done + len(letters))
+            left = [letter for place, letter in batch.due.items() if marks[place] is self._rules.wanted]
+            keys = {marks.set(*letter.place, state): None for letter in left}
+            keys |= {marks.set(*place, marks[first]): None for place, first in batch.duplicates.items()}
+            self._run = before.with_done(before.done + len(batch.due))
             written = [self._record(*journal.mark_record(self._place, marks, key)) for key in keys]
             jobs = [self._job(letter) for letter in left] if state is State.REPLAYED else []
             return [*jobs, *written, self._record(*journal.run_record(self._place, self._run))]
@@ -309,15 +312,3 @@ class Handling:
 def _is_home(letter: Letter, jobs: Topic) -> bool:
     position = letter.dead.position
     return position.topic == jobs.name and position.partition < jobs.partitions
-
-
-def _delete(client: KafkaAdminClient, upto: Mapping[TopicPartition, int], topic: str) -> None:
-    try:
-        client.delete_records(dict(upto), timeout_ms=10_000)
-    except AuthorizationError:
-        raise FatalError(
-            Exit.REFUSED, f"{topic}: discarded, but the broker does not let this user delete records"
-        ) from None
-    except KafkaError as error:
-        what = f"{topic}: discarded, but its records were not deleted: {type(error).__name__}"
-        raise FatalError(Exit.UNAVAILABLE, what) from None

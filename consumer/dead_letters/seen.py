@@ -1,31 +1,42 @@
-"""A set of 64-bit digests for a whole topic of them: 8 bytes each, where Python's takes 60 and more."""
+"""Where each of a whole topic of 64-bit digests came first: 16 bytes each, where Python's dict takes 150 and more."""
 
 import numpy as np
 
 _LEAST = 65_536
 _SHARE = 16
+_OFFSET_BITS = 48  # a million records a second for nine years
 
 
 class Seen:
-    """Sorted digests, and a small set of those that came last, merged in when it has grown."""
+    """Sorted digests with their places, and a small dict of those that came last, merged in when it has grown."""
 
     def __init__(self) -> None:
-        self._sorted = np.empty(0, np.uint64)
-        self._last: set[int] = set()
+        self._digests = np.empty(0, np.uint64)
+        self._places = np.empty(0, np.uint64)
+        self._last: dict[int, int] = {}
 
-    def add(self, digest: int) -> bool:
-        """Add a digest; False where it was here already."""
-        if digest in self._last:
-            return False
-        place = int(np.searchsorted(self._sorted, np.uint64(digest)))
-        if place < len(self._sorted) and int(self._sorted[place]) == digest:
-            return False
-        self._last.add(digest)
-        if len(self._last) >= max(_LEAST, len(self._sorted) // _SHARE):
-            last = np.fromiter(self._last, np.uint64, len(self._last))
-            last.sort()
-            # Two sorted runs: a stable sort merges them.
-            self._sorted = np.concatenate([self._sorted, last])
-            self._sorted.sort(kind="stable")
-            self._last.clear()
-        return True
+    def first(self, digest: int, place: tuple[int, int]) -> tuple[int, int] | None:
+        """The (partition, offset) at which this digest came before; None where it is new, and is kept with `place`."""
+        known = self._last.get(digest)
+        if known is None:
+            known = self._merged(digest)
+        if known is not None:
+            return divmod(known, 1 << _OFFSET_BITS)
+        partition, offset = place
+        self._last[digest] = partition << _OFFSET_BITS | offset
+        if len(self._last) >= max(_LEAST, len(self._digests) // _SHARE):
+            self._merge()
+        return None
+
+    def _merged(self, digest: int) -> int | None:
+        index = int(np.searchsorted(self._digests, np.uint64(digest)))
+        if index < len(self._digests) and int(self._digests[index]) == digest:
+            return int(self._places[index])
+        return None
+
+    def _merge(self) -> None:
+        last = np.array(sorted(self._last.items()), np.uint64)
+        indices = np.searchsorted(self._digests, last[:, 0])
+        self._digests = np.insert(self._digests, indices, last[:, 0])
+        self._places = np.insert(self._places, indices, last[:, 1])
+        self._last.clear()

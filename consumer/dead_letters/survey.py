@@ -4,7 +4,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Self
 
-from consumer.dead_letters.judge import Found, Verdict
+from consumer.dead_letters.judge import Found, Stray, Verdict
 from consumer.dead_letters.letter import Letter
 from consumer.dead_letters.marks import State
 from consumer.dead_letters.selection import Selection
@@ -79,9 +79,9 @@ class Census:
         self.foreign = 0
         """Records that are no dead letters by the contract."""
 
-    def add(self, found: Found | None) -> None:
+    def add(self, found: Found | Stray) -> None:
         """Count one record."""
-        if found is None:
+        if isinstance(found, Stray):
             self.foreign += 1
         elif self._selection.matches(found.letter):
             self._group(found.letter).add(found)

@@ -85,6 +85,13 @@ def altered(program: str, options: dict[str, str], *arguments: str) -> subproces
     )
 
 
+def stray(kafka: LocalKafka, topic: str, key: bytes, value: bytes | None) -> None:
+    """Write a record that is none of loadonce's."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    producer.produce(topic, value, key, partition=0)
+    assert producer.flush(10) == 0
+
+
 def values(kafka: LocalKafka, topics: Topics) -> list[bytes]:
     return [message.value() for message in committed(kafka, topics.jobs)]
 
@@ -255,6 +262,50 @@ def test_records_are_deleted_up_to_the_first_open_one(kafka: LocalKafka, topics:
     kept = committed(kafka, topics.dead_letters)
     assert [dict(each.headers())["dlq-reason"] for each in kept] == [b"poison", b"poison"]
     assert dlq("list")["open"] == 2
+
+
+@pytest.mark.parametrize("limit", [(), ("--limit", "1")], ids=["all", "limit"])
+def test_written_twice_goes_back_once_though_the_first_is_deleted(
+    limit: tuple[str, ...], kafka: LocalKafka, topics: Topics, dlq: Dlq
+) -> None:
+    write(kafka, topics, [Dead(12, model="beer"), Dead(10, value=b"ten"), Dead(11, value=b"eleven")])
+    write(kafka, topics, [Dead(10, value=b"ten", reason=Reason.POISON)])
+
+    assert (
+        dlq("replay", "--model", "wine", "--reason", "model-unavailable", *limit, "--yes")["done"]
+        == 2 - len(limit) // 2
+    )
+    twice = dlq("show", f"{topics.dead_letters}/0/3")["state"]
+    deleted = dlq("discard", "--model", "beer", "--delete-records", "--yes")["deleted_offsets"]
+    dlq("replay", "--all", "--yes")
+
+    assert (twice, deleted) == ("replayed", 2 if limit else 4)
+    assert values(kafka, topics) == [b"ten", b"eleven"]
+
+
+def test_taken_back_after_it_was_discarded_its_duplicates_follow(kafka: LocalKafka, topics: Topics, dlq: Dlq) -> None:
+    write(kafka, topics, [Dead(10), Dead(11), Dead(10)])
+
+    assert dlq("discard", "--position", f"{topics.jobs}/0/10", "--yes")["done"] == 1
+    assert dlq("show", f"{topics.dead_letters}/0/2")["state"] == "discarded"
+    assert dlq("replay", "--all", "--discarded", "--yes")["done"] == 1
+    assert dlq("show", f"{topics.dead_letters}/0/2")["state"] == "replayed"
+    assert dlq("replay", "--all", "--yes")["left_alone"] == {"handled": 1, "duplicate": 1}
+
+
+def test_what_is_no_dead_letter_holds_deletion_back_and_is_named(
+    kafka: LocalKafka, topics: Topics, dlq: Dlq, options: dict[str, str]
+) -> None:
+    write(kafka, topics, [Dead(0)])
+    stray(kafka, topics.dead_letters, b"", b"junk")
+    write(kafka, topics, [Dead(1)])
+
+    done = dlq("discard", "--all", "--delete-records", "--yes")
+    again = loadonce("dlq", "discard", "--all", "--delete-records", "--yes", options=options)
+
+    assert done["deleted_offsets"] == 1
+    assert done["kept_by"] == [{"position": f"{topics.dead_letters}/0/1", "readable": True}]
+    assert f"{topics.dead_letters}/0/1 is no dead letter" in again.stdout
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

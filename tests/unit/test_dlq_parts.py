@@ -2,20 +2,26 @@
 
 import random
 import tracemalloc
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.dead_letters.journal import Run
-from consumer.dead_letters.judge import Command, Found, Rules, Verdict
+from consumer.dead_letters import deletion
+from consumer.dead_letters.deletion import delete_handled
+from consumer.dead_letters.journal import Place, Run
+from consumer.dead_letters.judge import Command, Found, Rules, Stray, Verdict
 from consumer.dead_letters.letter import Letter, read_letter
 from consumer.dead_letters.marks import CHUNK, Marks, State
+from consumer.dead_letters.reader import Reader
 from consumer.dead_letters.seen import Seen
 from consumer.dead_letters.selection import Selection, parse_time
 from consumer.dead_letters.survey import MAX_GROUPS, OTHERS, Census, Plan
 from consumer.delivery.dead_letters import dead_letter
+from consumer.settings import load
 from schemas.messages import RawHeaders
 from schemas.reasons import Failure, Reason, Stage
 
@@ -34,9 +40,14 @@ class Record:
     offset: int = 0
 
 
-def letter(
-    *headers: tuple[str, bytes], value: bytes = b"body", offset: int = 0, limit: int = 10_000, job: str = "jobs/1/2"
-) -> Letter:
+def record(
+    *headers: tuple[str, bytes],
+    value: bytes = b"body",
+    partition: int = 0,
+    offset: int = 0,
+    limit: int = 10_000,
+    job: str = "jobs/1/2",
+) -> Record:
     failure = Failure(Reason.BAD_INPUT, Stage.PREDICT, "why")
     dead = dead_letter(
         key=b"k",
@@ -48,7 +59,11 @@ def letter(
         consumer="c",
         limit=limit,
     )
-    found = read_letter(Record(*dead, offset=offset))
+    return Record(*dead, partition=partition, offset=offset)
+
+
+def letter(*headers: tuple[str, bytes], **given: Any) -> Letter:
+    found = read_letter(record(*headers, **given))
     assert found is not None
     return found
 
@@ -136,13 +151,15 @@ def test_chunks_of_what_is_gone_are_known_and_forgotten() -> None:
 # digests -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_million_digests_are_told_apart_in_little_memory() -> None:
+def test_many_digests_are_told_apart_and_known_by_their_first_place_in_little_memory() -> None:
     seen, chance = Seen(), random.Random(4)
     digests = [chance.getrandbits(64) for _ in range(200_000)] + [0, 2**64 - 1]
-    assert all(seen.add(digest) for digest in digests)
+    assert all(seen.first(digest, (number % 7, number)) is None for number, digest in enumerate(digests))
     assert len(seen._last) < 70_000
-    assert not any(seen.add(digest) for digest in chance.sample(digests, 2_000))
-    assert seen.add(1)
+    for number in [*chance.sample(range(len(digests)), 2_000), 200_000, 200_001]:
+        assert seen.first(digests[number], (9, 9)) == (number % 7, number)
+    assert seen.first(1, (0, 2**48 - 1)) is None
+    assert seen.first(1, (0, 0)) == (0, 2**48 - 1)
 
 
 # selection -----------------------------------------------------------------------------------------------------------
@@ -208,7 +225,8 @@ RULES = Rules(Command.REPLAY, Selection(), State.OPEN, max_replays=3, record_lim
 def test_what_may_be_replayed(found: Letter, state: State, duplicate: bool, verdict: Verdict) -> None:
     assert RULES.judge(found, state, duplicate=duplicate) is verdict
     discard = replace(RULES, command=Command.DISCARD)
-    assert discard.judge(found, state, duplicate=duplicate) is (Verdict.DUE if state is State.OPEN else Verdict.HANDLED)
+    expected = Verdict.DUPLICATE if duplicate else Verdict.DUE if state is State.OPEN else Verdict.HANDLED
+    assert discard.judge(found, state, duplicate=duplicate) is expected
     assert replace(RULES, selection=Selection(models=("n",))).judge(found, state, duplicate=duplicate) is Verdict.OTHER
 
 
@@ -218,7 +236,7 @@ def test_what_may_be_replayed(found: Letter, state: State, duplicate: bool, verd
 def test_made_up_models_do_not_fill_the_memory() -> None:
     census, plan = Census(Selection(), samples=1), Plan()
     for number in range(MAX_GROUPS + 50):
-        found = Found(letter(("model-key", b"m%d" % number)), State.OPEN, duplicate=False)
+        found = Found(letter(("model-key", b"m%d" % number)), State.OPEN)
         census.add(found)
         plan.add(found, Verdict.DUE, ())
     assert len(census.groups) == len(plan.due) == MAX_GROUPS + 1
@@ -232,12 +250,79 @@ def test_samples_do_not_keep_the_bodies_of_jobs() -> None:
     try:
         for number in range(50):
             headers = (("model-key", b"m%d" % number), ("note", bytes(500_000)))
-            census.add(Found(letter(*headers, value=bytes(1_000_000), limit=2_000_000), State.OPEN, duplicate=False))
+            census.add(Found(letter(*headers, value=bytes(1_000_000), limit=2_000_000), State.OPEN))
         taken, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert taken < 1_000_000
     assert census.groups["bad-input", "m7"].samples[0].position == "dead/0/0"
+
+
+# deletion ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic in place of the Reader that reads one; None is a record that the client cannot read."""
+
+    partitions: Sequence[Sequence[Record | None]]
+
+    def bounds(self, topic: str, partitions: int) -> tuple[dict[int, int], dict[int, int]]:
+        numbers = range(partitions)
+        return dict.fromkeys(numbers, 0), {number: len(self.partitions[number]) for number in numbers}
+
+    def read(self, topic: str, partition: int, begin: int, end: int) -> Iterator[list[Record]]:
+        for found in self.partitions[partition][begin:end]:
+            yield [] if found is None else [found]
+
+
+def delete(
+    monkeypatch: pytest.MonkeyPatch, marks: Marks, *partitions: Sequence[Record | None]
+) -> tuple[dict[int, int], list[Stray]]:
+    """What is deleted, as the offset before which, by partition; and what keeps the rest."""
+    upto: dict[int, int] = {}
+    monkeypatch.setattr(
+        deletion, "_delete", lambda _, given: upto.update({place.partition: given[place] for place in given})
+    )
+    place = Place("dead", "id", len(partitions), 1, "dead.handled", exists=True)
+    deleted = delete_handled(load(None), cast("Reader", Topic(partitions)), place, marks)
+    assert deleted.offsets == sum(upto.values())
+    return upto, list(deleted.kept_by)
+
+
+def handled(*offsets: int, partition: int = 0) -> Marks:
+    marks = Marks()
+    for offset in offsets:
+        marks.set(partition, offset, State.REPLAYED)
+    return marks
+
+
+def jobs(*numbers: int, partition: int = 0) -> list[Record]:
+    return [record(job=f"jobs/0/{number}", partition=partition, offset=offset) for offset, number in enumerate(numbers)]
+
+
+def test_what_is_handled_is_deleted_up_to_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert delete(monkeypatch, handled(0, 1, 3), jobs(1, 2, 3, 4), jobs(9, partition=1)) == ({0: 2}, [])
+    assert delete(monkeypatch, handled(0, 1), jobs(1, 2)) == ({0: 2}, [])
+
+
+def test_the_first_stays_as_long_as_a_duplicate_is_not_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert delete(monkeypatch, handled(0, 1, 2), jobs(1, 2, 3, 2)) == ({0: 1}, [])
+    assert delete(monkeypatch, handled(0, 1, 2, 3), jobs(1, 2, 3, 2)) == ({0: 4}, [])
+    elsewhere = jobs(2, partition=1)  # the topic was given more partitions meanwhile
+    assert delete(monkeypatch, handled(0, 1, 2), jobs(1, 2, 3), elsewhere) == ({0: 1}, [])
+
+
+def test_what_is_no_dead_letter_stays_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _, third = jobs(1, 2, 3)
+    foreign = Record(None, b"junk", [], offset=1)
+    stray = Stray("dead", 0, 1, readable=True)
+    assert delete(monkeypatch, handled(0, 2), [first, foreign, third]) == ({0: 1}, [stray])
+    assert delete(monkeypatch, handled(0, 2), [first, None, third]) == ({0: 1}, [replace(stray, readable=False)])
+    assert delete(monkeypatch, Marks(), [first, foreign, third]) == ({}, [])
+
+
+# runs ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_the_same_after_its_way_through_json() -> None:
