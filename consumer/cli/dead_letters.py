@@ -39,6 +39,7 @@ def listing_document(listing: "Listing") -> dict[str, Any]:
             for (reason, model), group in sorted(census.groups.items())
         ],
         "unfinished": None if run is None else {"asked": dict(run.asked), "began_at": run.began_ms, "done": run.done},
+        "no_run": listing.no_run,
     }
 
 
@@ -86,6 +87,11 @@ def print_listing(listing: "Listing") -> None:
         typer.echo(
             f"a {printable(str(run.asked.get('command')))} begun at {when(run.began_ms)} is under way or was "
             f"interrupted: {run.done:,} done; the same command goes on with it"
+        )
+    if listing.no_run:
+        typer.echo(
+            f"{listing.no_run} is not loadonce's: whether a replay or discard was interrupted is not known; the next "
+            "one writes over it"
         )
 
 

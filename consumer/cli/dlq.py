@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from consumer.watchdog import Watchdog
 
 _BROKER = {
+    Exit.DATA: "what was handled is not known: its topic, <dead letters>.handled, is damaged",
     Exit.UNAVAILABLE: "broker or topic not available",
     Exit.TEMPORARY: "the broker gives nothing within the time limit",
     Exit.REFUSED: "",
@@ -389,6 +390,10 @@ def _print_plan(plan: "Plan", handling: "Handling", command: "Command", settings
         typer.echo(
             f"goes on with the {command} begun at {when(handling.resumed.began_ms)}: {handling.done} done before, "
             "and what has come since is left out"
+        )
+    elif handling.no_run:
+        typer.echo(
+            f"{handling.no_run} is not loadonce's: whether a run was interrupted is not known; this one writes over it"
         )
     elif handling.given_up:
         typer.echo(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from kafka.errors import AuthorizationError, KafkaError, TopicAlreadyExistsError
+from pydantic import NonNegativeInt, TypeAdapter
 
 from consumer.dead_letters.marks import Marks
 from consumer.dead_letters.reader import Reader
@@ -52,9 +53,9 @@ class Run:
     owner: str
     asked: Mapping[str, Any]
     selection: Selection
-    ends: Mapping[int, int]
-    began_ms: int
-    done: int = 0
+    ends: Mapping[NonNegativeInt, NonNegativeInt]
+    began_ms: NonNegativeInt
+    done: NonNegativeInt = 0
 
     def to_json(self) -> bytes:
         """As a record holds it."""
@@ -62,20 +63,12 @@ class Run:
         return json.dumps(asdict(self) | {"ends": ends}).encode()
 
     @classmethod
-    def from_json(cls, text: bytes) -> Self:
-        """What `to_json` wrote. ValueError."""
-        try:
-            document = json.loads(text)
-            return cls(
-                owner=document["owner"],
-                asked=document["asked"],
-                selection=Selection.of(document["selection"]),
-                ends={int(partition): int(end) for partition, end in document["ends"].items()},
-                began_ms=int(document["began_ms"]),
-                done=int(document["done"]),
-            )
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError("not a run") from error
+    def from_json(cls, text: bytes, partitions: int) -> Self:
+        """What `to_json` wrote, of a topic with so many partitions. ValueError."""
+        run = TypeAdapter(cls).validate_json(text, strict=True)
+        if not run.ends.keys() <= set(range(partitions)):
+            raise ValueError("a partition that the dead letters do not have")
+        return run
 
     def with_done(self, done: int) -> "Run":
         """It again, so far."""
@@ -84,11 +77,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """What the topic holds: the marks, the run that is not finished, and keys of other dead-letters topics."""
+    """What the topic holds: the marks, the run that is not finished, and keys that mean nothing here, as those of
+    other dead-letters topics. `no_run` says where a record stands for the run that is none."""
 
     marks: Marks
     run: Run | None
-    stale: frozenset[str]
+    no_run: str | None
+    stale: frozenset[bytes]
 
 
 def find(settings: Settings) -> Place:
@@ -147,30 +142,48 @@ def create(settings: Settings, place: Place) -> None:
 
 
 def read(reader: Reader, place: Place) -> Journal:
-    """The journal as it is now. FatalError; (65) where the topic holds something else."""
-    marks, runs = Marks(), {}
-    stale: set[str] = set()
-    begins, ends = reader.bounds(place.journal, 1) if place.exists else ({0: 0}, {0: 0})
-    prefix = f"{place.topic_id}/"
+    """The journal as it is now. FatalError; (65) where it is damaged, and a dead letter could be handled twice."""
+    prefix = f"{place.topic_id}/".encode()
+    marks, run, no_run, stale = Marks(), None, None, set[bytes]()
+    for key, (offset, value) in _last(reader, place, prefix).items():
+        name = key.removeprefix(prefix).decode(errors="replace")
+        if key == prefix + _RUN.encode():
+            try:
+                run = Run.from_json(value, place.partitions)
+            except ValueError:
+                no_run = f"{place.journal}/0/{offset}"
+        elif key.startswith(prefix) and Marks.has_key(name):
+            try:
+                marks.load(name, value)
+            except ValueError as error:
+                remedy = f"write the key {key.decode()} without a value, and {Marks.meaning(name)} are open again"
+                raise _damaged(place, f"{error}, at offset {offset}", remedy) from None
+        else:
+            stale.add(key)
+    return Journal(marks, run, no_run, frozenset(stale))
+
+
+def _last(reader: Reader, place: Place, prefix: bytes) -> dict[bytes, tuple[int, bytes]]:
+    """Offset and value of what each key holds at last: what was replaced or deleted is nothing to look at. Of keys
+    that begin otherwise, the value is left out."""
+    last: dict[bytes, tuple[int, bytes]] = {}
+    if not place.exists:
+        return last
+    begins, ends = reader.bounds(place.journal, 1)
     for records in reader.read(place.journal, 0, begins[0], ends[0]):
         if not records:  # whatever it said: going on without it could handle a dead letter twice
-            raise FatalError(
-                Exit.DATA, f"topic {place.journal}: a record cannot be read; it may be damaged on the disk"
-            )
+            remedy = "if it stays so, delete the topic, and all dead letters are open again"
+            raise _damaged(place, "a record cannot be read; it may be damaged on the disk", remedy)
         for record in records:
-            key = (record.key or b"").decode(errors="replace")
-            if not key.startswith(prefix):
-                stale.discard(key) if record.value is None else stale.add(key)
-                continue
-            try:
-                if key == prefix + _RUN:
-                    runs[_RUN] = None if record.value is None else Run.from_json(record.value)
-                else:
-                    marks.load(key.removeprefix(prefix), record.value)
-            except ValueError as error:
-                what = f"{place.journal}/0/{record.offset}: {error}; this topic is loadonce's own"
-                raise FatalError(Exit.DATA, what) from None
-    return Journal(marks, runs.get(_RUN), frozenset(stale))
+            if record.value is None:
+                last.pop(record.key, None)
+            elif record.key is not None:  # without a key it is nobody's
+                last[record.key] = (record.offset, record.value if record.key.startswith(prefix) else b"")
+    return last
+
+
+def _damaged(place: Place, what: str, remedy: str) -> FatalError:
+    return FatalError(Exit.DATA, f"topic {place.journal}, where is kept what was handled: {what}; {remedy}")
 
 
 def mark_record(place: Place, marks: Marks, key: str) -> tuple[bytes, bytes]:

@@ -20,11 +20,13 @@ from schemas.reasons import RefusedError
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The census of a topic, and the run of a replay or discard that is not finished."""
+    """The census of a topic, and the run of a replay or discard that is not finished; `no_run` says where a record
+    stands for it that is none."""
 
     topic: str
     census: Census
     unfinished: Run | None
+    no_run: str | None
 
 
 def take_census(settings: Settings, selection: Selection, samples: int, read: Callable[[int], None]) -> Listing:
@@ -39,7 +41,7 @@ def take_census(settings: Settings, selection: Selection, samples: int, read: Ca
                 census.add(found)
             number += len(piece)
             read(number)
-    return Listing(place.topic, census, kept.run)
+    return Listing(place.topic, census, kept.run, kept.no_run)
 
 
 def find_letter(settings: Settings, text: str, read: Callable[[int], None]) -> tuple[Letter, State]:

@@ -62,6 +62,17 @@ class Marks:
         else:
             raise ValueError("not the marks of a chunk")
 
+    @staticmethod
+    def has_key(key: str) -> bool:
+        """Whether this is the key of a chunk."""
+        return bool(_KEY.fullmatch(key))
+
+    @staticmethod
+    def meaning(key: str) -> str:
+        """Which dead letters the chunk of this key is about."""
+        partition, number = _parse(key)
+        return f"the dead letters {partition}/{number * CHUNK} to {partition}/{(number + 1) * CHUNK - 1}"
+
     def before(self, begins: dict[int, int]) -> Iterator[str]:
         """The keys of chunks all of whose dead letters are gone, where partitions now begin at these offsets."""
         for partition, number in self._chunks:

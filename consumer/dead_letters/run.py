@@ -116,11 +116,14 @@ class Handling:
             """The run that this one goes on with."""
             self.given_up = unfinished if unfinished and not self.resumed else None
             """The run of another order that this one takes the place of: what it did stays done."""
+            self.no_run = self._journal.no_run
+            """Where the journal holds something else than a run, which this one takes the place of as well."""
             self._run = Run(
                 owner=uuid.uuid4().hex,
                 asked=self._order.asked,
                 selection=self.resumed.selection if self.resumed else self._order.selection,
-                ends=self.resumed.ends if self.resumed else ends,
+                # Never past the end: a partition may have lost records when its leader was lost.
+                ends={each: min(end, ends[each]) for each, end in self.resumed.ends.items()} if self.resumed else ends,
                 began_ms=self.resumed.began_ms if self.resumed else self._now_ms,
                 done=self.resumed.done if self.resumed else 0,
             )
@@ -230,7 +233,7 @@ class Handling:
         gone = [
             self._record(*journal.gone_record(self._place, key)) for key in self._journal.marks.before(self._begins)
         ]
-        stale = [self._record(key.encode(), None) for key in self._journal.stale]
+        stale = [self._record(key, None) for key in self._journal.stale]
         self._publish([*gone, *stale, self._record(*journal.run_record(self._place, self._run))])
 
     def _write(self, batch: Batch) -> None:

@@ -1,10 +1,8 @@
 """Which dead letters are meant."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
 
 from consumer.dead_letters.letter import Letter
 
@@ -35,21 +33,6 @@ class Selection:
             and (self.since_ms is None or dead.failed_at >= self.since_ms)
             and (self.until_ms is None or dead.failed_at < self.until_ms)
             and (not self.positions or letter.position in self.positions or str(dead.position) in self.positions)
-        )
-
-    def document(self) -> dict[str, Any]:
-        """What JSON can hold of it."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Self:
-        """What `document` gave, after its way through JSON."""
-        return cls(
-            reasons=tuple(document["reasons"]),
-            models=tuple(document["models"]),
-            since_ms=document["since_ms"],
-            until_ms=document["until_ms"],
-            positions=tuple(document["positions"]),
         )
 
 

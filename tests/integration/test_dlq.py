@@ -394,6 +394,79 @@ def test_who_comes_later_takes_over_and_none_is_replayed_twice(
     assert sorted(map(int, values(kafka, topics))) == list(range(60))
 
 
+RUN = {
+    "owner": "x",
+    "asked": {
+        "command": "replay",
+        "reason": [],
+        "model": [],
+        "since": None,
+        "until": None,
+        "position": [],
+        "discarded": False,
+        "max_replays": 3,
+        "limit": None,
+    },
+    "selection": {"reasons": [], "models": [], "since_ms": None, "until_ms": None, "positions": []},
+    "ends": {"0": 1},
+    "began_ms": 1,
+    "done": 0,
+}
+
+
+def test_what_others_write_where_a_run_is_kept_stops_nothing(kafka: LocalKafka, topics: Topics, dlq: Dlq) -> None:
+    write(kafka, topics, numbered(3))
+    dlq("replay", "--position", f"{topics.jobs}/0/0", "--yes")
+    journal = f"{topics.dead_letters}.handled"
+    key = run_key(kafka, topics)
+
+    for wrong in ({"asked": "text"}, {"ends": {"77": 5}}, {"done": float("inf")}):
+        stray(kafka, journal, key, json.dumps(RUN | wrong).encode())
+        stray(kafka, journal, b"\xff\xfe", b"of a topic that is no more")
+        stray(kafka, journal, key.replace(b"/run", b"/junk"), b"of nobody")
+        assert dlq("list")["open"] == 2
+        assert dlq("replay", "--all", "--dry-run")["due"] == 2
+    stray(kafka, journal, key, json.dumps(RUN | {"ends": {"0": 10**9}}).encode())
+    beyond = dlq("replay", "--all", "--dry-run")
+    assert (beyond["resumed"], beyond["due"]) == (True, 1)
+    stray(kafka, journal, key, b"nonsense")
+    assert journal in dlq("list")["no_run"]
+    assert dlq("replay", "--all", "--yes")["done"] == 2
+    assert dlq("list")["no_run"] is None
+    last = {each.key(): each.value() for each in committed(kafka, journal)}
+    assert {each for each, value in last.items() if value is not None} == {
+        key.replace(b"/run", b"/0/0"),
+        key.replace(b"/run", b"/1/0"),
+    }
+
+
+def test_damaged_marks_stop_it_until_they_are_forgotten(
+    kafka: LocalKafka, topics: Topics, dlq: Dlq, options: dict[str, str]
+) -> None:
+    write(kafka, topics, numbered(3))
+    assert dlq("replay", "--all", "--yes")["done"] == 3
+    journal = f"{topics.dead_letters}.handled"
+    key = run_key(kafka, topics).replace(b"/run", b"/0/0")
+    stray(kafka, journal, key, b"junk")
+
+    for command in (["list"], ["replay", "--all", "--yes"]):
+        ended = loadonce("dlq", *command, options=options)
+        assert ended.returncode == 65
+        said = ended.stderr.splitlines()[-1]
+        assert f"write the key {key.decode()} without a value, and the dead letters 0/0 to 0/8191 are open" in said
+    stray(kafka, journal, key, None)
+    listed = dlq("list")
+
+    assert (listed["open"], listed["replayed"]) == (2, 1)
+    assert "65 " in loadonce("dlq", "list", "--help").stdout
+
+
+def run_key(kafka: LocalKafka, topics: Topics) -> bytes:
+    """The key of the run in what a replay left behind."""
+    keys: set[bytes] = {each.key() for each in committed(kafka, f"{topics.dead_letters}.handled")}
+    return next(key for key in keys if key.endswith(b"/run"))
+
+
 def test_marks_of_a_topic_that_was_deleted_hide_nothing(kafka: LocalKafka, topics: Topics, dlq: Dlq) -> None:
     from kafka import KafkaAdminClient
 

@@ -1,9 +1,10 @@
 """What `loadonce dlq` is made of, without a broker."""
 
+import json
 import random
 import tracemalloc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import pytest
@@ -328,10 +329,33 @@ def test_what_is_no_dead_letter_stays_and_is_named(monkeypatch: pytest.MonkeyPat
 def test_a_run_is_the_same_after_its_way_through_json() -> None:
     asked = {"command": "replay", "since": "2h", "reason": ["bad-body"]}
     run = Run("me", asked, Selection(("bad-body",), since_ms=5, positions=("a/0/1",)), {0: 7, 11: 0}, 3, done=2)
-    assert Run.from_json(run.to_json()) == run
+    assert Run.from_json(run.to_json(), 12) == run
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"nonsense", b'{"owner": 1}', b"[" * 100_000])
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"nonsense", b'{"owner": 1}', b"[" * 100_000, b"\xff"])
 def test_what_is_no_run_is_refused(text: bytes) -> None:
     with pytest.raises(ValueError):
-        Run.from_json(text)
+        Run.from_json(text, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"owner": None},
+        {"asked": "text"},
+        {"selection": {"reasons": "bad-body"}},
+        {"ends": {"77": 5}},
+        {"ends": {"x": 5}},
+        {"ends": {"0": -1}},
+        {"ends": [1]},
+        {"began_ms": float("inf")},
+        {"done": float("inf")},
+        {"done": "1"},
+    ],
+    ids=json.dumps,
+)
+def test_what_is_like_a_run_is_refused(wrong: dict[str, Any]) -> None:
+    document = asdict(Run("me", {"command": "replay"}, Selection(), {0: 1}, 3))
+    Run.from_json(json.dumps(document).encode(), 1)
+    with pytest.raises(ValueError):
+        Run.from_json(json.dumps(document | wrong).encode(), 1)
