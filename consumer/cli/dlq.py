@@ -32,7 +32,7 @@ _BROKER = {
     Exit.CONFIG: "an option that cannot work",
 }
 _HANDLING = {
-    Exit.FAILED: "nothing was done: --yes was not given, or nothing is at a --position",
+    Exit.FAILED: "without --yes, nothing was done; or nothing is at a --position, and the others were handled",
     Exit.STUCK: "a Kafka call did not return; the same command goes on",
     Exit.FENCED: "another replay or discard of this topic took over",
 } | _BROKER
@@ -375,7 +375,8 @@ def _handle(
         if deleted:
             _print_deleted(deleted)
     if missing:
-        raise FatalError(Exit.FAILED, f"no dead letter at {', '.join(missing[:5])}, nor of a job there")
+        others = f"; {done_now} others were {order.command.state}" if yes else ""
+        raise FatalError(Exit.FAILED, f"no dead letter at {', '.join(missing[:5])}, nor of a job there{others}")
     if not yes and not dry_run:
         raise FatalError(Exit.FAILED, "nothing was done; --yes does it")
 

@@ -227,7 +227,7 @@ def test_what_cannot_be_replayed_is_left_alone_and_said(kafka: LocalKafka, topic
     assert len(values(kafka, topics)) == 4
 
 
-def test_only_what_is_selected(kafka: LocalKafka, topics: Topics, dlq: Dlq) -> None:
+def test_only_what_is_selected(kafka: LocalKafka, topics: Topics, dlq: Dlq, options: dict[str, str]) -> None:
     write(kafka, topics, numbered(6))
     write(kafka, topics, [Dead(10 + n, Reason.INFERENCE_FAILED, "digits", value=b"digit %d" % n) for n in range(4)])
 
@@ -235,8 +235,13 @@ def test_only_what_is_selected(kafka: LocalKafka, topics: Topics, dlq: Dlq) -> N
     one, another = f"{topics.dead_letters}/0/0", f"{topics.jobs}/1/3"
     gone = f"{topics.dead_letters}/0/999"
     done = dlq("replay", "--position", one, "--position", another, "--position", gone, "--yes", code=1)
+    nothing = loadonce("dlq", "replay", "--position", gone, "--position", one, "--yes", options=options)
 
     assert (done["done"], done["missing_positions"]) == (2, [gone])
+    assert nothing.returncode == 1
+    assert nothing.stderr.splitlines()[-1].endswith(
+        f"no dead letter at {gone}, nor of a job there; 0 others were replayed"
+    )
     assert sorted(values(kafka, topics)) == [b"0", b"3", b"digit 0", b"digit 1"]
 
 
