@@ -9,7 +9,7 @@ from consumer.delivery.marks import Mark
 
 @dataclass(slots=True)
 class Start:
-    """Where this process began to read a partition, and the mark that it found there.
+    """The first job that this process has read of a partition, and the mark that it found: `alone`, of that very job.
 
     Jobs below `alone_to` are to be tried one at a time.
     """
@@ -185,15 +185,20 @@ class Offsets:
     def to_release(self) -> dict[int, tuple[int, str]]:
         """Partition -> offset and metadata, as this process leaves it: a start that ended well does not count.
 
-        What it has moved on, and the mark that it found where it has not. Safe from any thread.
+        The mark that it found, where it has not moved on or has still jobs to try alone: none of these has ended it,
+        and the search goes on with whoever comes next. Safe from any thread.
         """
         if self.uncertain:
             return {}
-        released = {partition: (offset, "") for partition, offset in self.to_commit().items()}
+        released = {}
         for partition, owned in list(self._partitions.items()):
-            start = owned.start
-            if start is not None and not start.before.alone and owned.committable == owned.committed == start.offset:
-                released[partition] = start.offset, str(start.before)
+            offset, start = owned.committable, owned.start
+            if offset is None:
+                continue
+            if start is not None and (offset == start.offset or offset < start.alone_to):
+                released[partition] = offset, str(start.before)
+            elif offset != owned.committed:
+                released[partition] = offset, ""
         return released
 
     def restarted_at(self, offsets: Mapping[int, int]) -> None:
@@ -206,11 +211,16 @@ class Offsets:
                 )
 
     def committed(self, offsets: Mapping[int, int]) -> None:
-        """The broker confirmed a commit."""
+        """The broker confirmed a commit, or says that the group stands there.
+
+        That can be further than the jobs done: a mark stands beside the next job, which may begin after a gap.
+        """
         for partition, offset in offsets.items():
             owned = self._partitions.get(partition)
             if owned is not None:
                 owned.committed = offset
+                if owned.committable is None or owned.committable < offset:
+                    owned.committable = offset
 
     def _next_epoch(self) -> int:
         self._epoch += 1

@@ -1,5 +1,7 @@
-"""What may be committed, in any order of reading, answering, committing, rebalances and restarts: never past a job that
-has no answer, and all the way once every job has one."""
+"""What may be committed, in any order of reading, answering, committing, marking, rebalances and restarts: never past a
+job that has no answer, never over its mark, and all the way once every job has one."""
+
+from collections.abc import Mapping
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -23,6 +25,7 @@ class Group(RuleBasedStateMachine):
         self.log: dict[int, list[int]] = {number: [] for number in PARTITIONS}
         self.end = dict.fromkeys(PARTITIONS, 0)
         self.committed = dict.fromkeys(PARTITIONS, 0)
+        self.marked: dict[int, int] = {}  # partition -> offset of a job with a mark beside, until the offset moves on
         self.answered: dict[int, set[int]] = {number: set() for number in PARTITIONS}
         self.position = dict.fromkeys(PARTITIONS, 0)
         self.in_hand: list[Job] = []  # of earlier epochs too: their answers still come
@@ -54,14 +57,16 @@ class Group(RuleBasedStateMachine):
 
     @rule(number=st.sampled_from(PARTITIONS), in_time=st.booleans())
     def revoke(self, number: int, in_time: bool) -> None:
-        if in_time and number in (offsets := self.offsets.to_commit()):
-            self.committed[number] = offsets[number]
+        if in_time and number in (places := self.offsets.to_release()):
+            self.write({number: places[number][0]})
+        self.marked.pop(number, None)  # the next assignment looks for itself
         self.offsets.revoke([number])
 
     @rule(number=st.sampled_from(PARTITIONS))
     def take_away_and_give_back(self, number: int) -> None:
         """The same jobs are in hand twice, in two epochs."""
         self.poll(number, 2, None)
+        self.marked.pop(number, None)
         self.offsets.revoke([number])
         self.poll(number, 2, None)
 
@@ -96,6 +101,18 @@ class Group(RuleBasedStateMachine):
             self.position[number] = min(self.position[number] + further, *jobs_ahead[:1], self.end[number])
             owned.idle_at(self.position[number])
 
+    @rule(number=st.sampled_from(PARTITIONS), confirmed=st.booleans())
+    def mark(self, number: int, confirmed: bool) -> None:
+        """Beside the next job, before it is in hand."""
+        owned = self.offsets.of(number)
+        ahead = [offset for offset in self.log[number] if offset >= self.position[number]]
+        if self.broken or owned is None or len(owned) or not ahead:
+            return
+        self.committed[number] = ahead[0]
+        if confirmed:
+            self.marked[number] = ahead[0]
+            self.offsets.committed({number: ahead[0]})
+
     # the sink -------------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.in_hand)
@@ -117,9 +134,14 @@ class Group(RuleBasedStateMachine):
     @rule(confirmed=st.booleans())
     def commit(self, confirmed: bool) -> None:
         offsets = self.offsets.to_commit()
-        self.committed.update(offsets)
+        self.write(offsets)
         if confirmed:  # or the broker did it, and its answer was lost
             self.offsets.committed(offsets)
+
+    def write(self, offsets: Mapping[int, int]) -> None:
+        for number in offsets.keys() & self.marked.keys():
+            assert self.marked.pop(number) in self.answered[number], "the mark of a job without an answer is lost"
+        self.committed.update(offsets)
 
     def teardown(self) -> None:
         """In the end all are answered."""

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.delivery.offsets import Offsets, PartitionOffsets
+from consumer.delivery.marks import Mark
+from consumer.delivery.offsets import Offsets, PartitionOffsets, Start
 
 JOB = 10  # bytes
 
@@ -131,3 +132,63 @@ def test_what_was_read_and_not_taken_is_never_committed_past() -> None:
     partition.done(3, JOB)
     partition.idle_at(10)
     assert partition.committable == 4
+
+
+def begun(start: Start, last: int) -> tuple[Offsets, PartitionOffsets]:
+    """One partition, read up to `last`, its start counted beside its first job."""
+    offsets = Offsets()
+    offsets.assign([0])
+    partition = offsets.of(0)
+    assert partition is not None
+    partition.read(start.offset, last)
+    partition.start = start
+    offsets.committed({0: start.offset})
+    return offsets, partition
+
+
+def test_a_mark_beyond_a_gap_is_not_committed_over() -> None:
+    offsets, partition = begun(Start(8, Mark()), 10)
+    partition.taken(8, JOB)
+    partition.done(8, JOB)
+    assert offsets.to_commit() == {0: 9}
+    offsets.committed({0: 10})  # the next job is marked there
+    assert offsets.to_commit() == {}
+    partition.taken(10, JOB)
+    assert offsets.to_commit() == {}
+    partition.done(10, JOB)
+    assert offsets.to_commit() == {0: 11}
+
+
+def test_what_was_found_is_put_back_where_nothing_was_done() -> None:
+    offsets, partition = begun(Start(5, Mark(starts=1)), 7)
+    partition.taken(5, JOB)
+    assert offsets.to_release() == {0: (5, "loadonce starts=1")}
+    partition.done(5, JOB)
+    assert offsets.to_release() == {0: (6, "")}
+    offsets.committed({0: 6})
+    assert offsets.to_release() == {}
+
+
+def test_what_was_found_is_put_back_while_jobs_are_to_be_tried_alone() -> None:
+    offsets, partition = begun(Start(5, Mark(starts=2), alone_to=7), 9)
+    for offset, left in ((5, "loadonce starts=2"), (6, "loadonce starts=2"), (7, "")):
+        offsets.committed({0: offset})
+        assert offsets.to_release().get(0, (offset, "")) == (offset, left)
+        partition.taken(offset, JOB)
+        assert offsets.to_release().get(0, (offset, "")) == (offset, left)
+        partition.done(offset, JOB)
+
+
+def test_poison_without_its_dead_letter_is_left_as_it_was_found() -> None:
+    offsets, partition = begun(Start(7, Mark(alone=True)), 9)
+    partition.taken(7, JOB)
+    assert offsets.to_commit() == {}
+    assert offsets.to_release() == {0: (7, "loadonce alone")}
+    offsets.restart()
+    assert offsets.to_release() == {0: (7, "loadonce alone")}
+
+
+def test_nothing_is_left_of_a_partition_that_was_not_read() -> None:
+    offsets = Offsets()
+    offsets.assign([0])
+    assert offsets.to_release() == {}
