@@ -106,8 +106,15 @@ class Source:
             owned = self._offsets.of(partition.partition)
             if owned is not None and not len(owned):
                 position = self._position(partition)
-                if position is not None:
-                    owned.idle_at(position)
+                if position is None:
+                    continue
+                if owned.committable is None:  # nothing has been read: what is written beside the offset stays
+                    found = self.marks([partition.partition], timeout_s)
+                    if found is None:
+                        return False
+                    if found[partition.partition][1]:
+                        continue
+                owned.idle_at(position)
         offsets = {
             partition: offset
             for partition, offset in self._offsets.to_commit().items()
@@ -142,6 +149,9 @@ class Source:
 
     def mark(self, marks: Mapping[int, tuple[int, str]], timeout_s: float) -> bool:
         """Write beside the offsets of partitions, which say where the group stands; False where it was not written."""
+        assigned = self._consumer.assignment()
+        if any(TopicPartition(self._topic, partition) not in assigned for partition in marks):
+            return False  # it is somebody else's by now, as the next poll will say
         if self._commit(marks, timeout_s) != "committed":
             return False
         self._offsets.committed({partition: offset for partition, (offset, _) in marks.items()})
