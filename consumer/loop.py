@@ -106,7 +106,9 @@ class Loop:
         if not self._sending and not self._deadline:
             self._revive()  # not where it has just failed: a stop that was asked for meanwhile comes first
         try:
-            polled, ended = self._caution.pass_on(self._source.poll(self._patience(), self._breaker.allowance))
+            polled = self._source.poll(self._patience(), self._breaker.allowance)
+            idle = not (self._inference.pending or len(self._batcher))
+            polled, ended = self._caution.pass_on(polled, idle=idle)
             for record in ended:
                 self._reject(record)
             self._take(polled)

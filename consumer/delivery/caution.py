@@ -35,6 +35,7 @@ class Caution:
         self._told = told
         self._held: deque[tuple[Any, int]] = deque()
         self._careful = False
+        self._tried: dict[int, int] = {}  # partition -> the offset last marked as tried alone, written or not
         self._marked = False
         self._draining = False
 
@@ -48,8 +49,11 @@ class Caution:
         """Whether records wait here for their turn: there is no room for more."""
         return bool(self._held)
 
-    def pass_on(self, polled: list[list[Any]]) -> tuple[list[list[Any]], list[Any]]:
-        """What may be taken in hand now, for each partition in offset order; and the records that ended processes."""
+    def pass_on(self, polled: list[list[Any]], *, idle: bool) -> tuple[list[list[Any]], list[Any]]:
+        """What may be taken in hand now, for each partition in offset order; and the records that ended processes.
+
+        `idle`: no job is being predicted, not even one of an assignment that has passed.
+        """
         ended: list[Any] = []
         if polled:
             polled = self._begin(polled, ended)
@@ -59,7 +63,7 @@ class Caution:
             owned = self._offsets.of(records[0].partition)
             if owned is not None:
                 self._held.extend((record, owned.epoch) for record in records)
-        if ended or self._draining or self._offsets.jobs_in_hand:
+        if ended or self._draining or not idle or self._offsets.jobs_in_hand:
             return [], ended
         return self._next(), []
 
@@ -69,31 +73,34 @@ class Caution:
         self._draining = True
 
     def _begin(self, polled: list[list[Any]], ended: list[Any]) -> list[list[Any]]:
-        """Count the start of partitions that are new to this process."""
+        """Count the start of partitions that are new to this process, and take out the records that ended others."""
         new = {}
         for records in polled:
             owned = self._offsets.of(records[0].partition)
             if owned is not None and owned.start is None:
                 new[records[0].partition] = records[0].offset
-        if not new:
-            return polled
-        starts = self._counted(new)
+        starts = self._counted(new) if new else {}
         begun = []
         for records in polled:
             partition = records[0].partition
-            if partition in new:
-                owned = self._offsets.of(partition)
-                if owned is None or starts is None:
+            owned = self._offsets.of(partition)
+            if owned is not None and partition in new:
+                if starts is None:
+                    # As if nothing had been read: what stands beside the offset is not to be committed over.
+                    self._offsets.assign([partition])
                     self._source.reread(partition, new[partition])
                     continue
-                owned.start = start = starts[partition]
-                if start.before.alone and records[0].offset == start.offset:
-                    ended.append(records[0])
-                    records = records[1:]  # noqa: PLW2901 - what is left of them
-                    self._careful = self._marked = True  # nothing else until its dead letter is there
-                elif start.alone_to:
+                owned.start = starts[partition]
+                self._tried.pop(partition, None)
+                if owned.start.alone_to:
                     self._careful = True
-                    self._told(partition, start.offset, start.alone_to)
+                    self._told(partition, owned.start.offset, owned.start.alone_to)
+            start = owned.start if owned is not None else None
+            # Again where the producer was lost before its dead letter was there.
+            if start is not None and start.before.alone and records[0].offset == start.offset:
+                ended.append(records[0])
+                records = records[1:]  # noqa: PLW2901 - what is left of them
+                self._careful = self._marked = True  # nothing else until its dead letter is there
             if records:
                 begun.append(records)
         return begun
@@ -104,21 +111,25 @@ class Caution:
         if found is None:
             return None
         starts = {}
+        marks = {}
         for partition, first in new.items():
             offset, text = found[partition]
-            start = starts[partition] = Start(first if offset is None else offset, Mark.read(text))
-            if start.before.starts >= self._allowed:
+            before = Mark.read(text)
+            if before.alone and (offset != first or self._tried.get(partition) == offset):
+                before = Mark(starts=self._allowed)  # that job is gone, or did not end this process: the search goes on
+            start = starts[partition] = Start(first, before)
+            if before.starts >= self._allowed:
                 end = self._source.end(partition, MARK_S)
                 if end is None:
                     return None
-                start.alone_to = min(end, start.offset + self._alone_for)
-        # What was tried alone stays marked until its dead letter is there.
-        marks = {
-            partition: (start.offset, str(Mark(starts=start.before.starts + 1)))
-            for partition, start in starts.items()
-            if not start.before.alone
-        }
-        return starts if self._source.mark(marks, MARK_S) else None
+                start.alone_to = min(end, first + self._alone_for)
+            if not before.alone:
+                marks[partition] = first, str(Mark(starts=before.starts + 1))
+        if not self._source.mark(marks, MARK_S):
+            return None
+        # What ended a process stays marked until its dead letter is there.
+        self._offsets.committed({partition: start.offset for partition, start in starts.items() if start.before.alone})
+        return starts
 
     def _next(self) -> list[list[Any]]:
         """Nothing is in hand: the next record, alone and marked; all there are, where none has to be alone any more."""
@@ -136,17 +147,33 @@ class Caution:
             return []
         record, _ = self._held[0]
         owned = self._offsets.of(record.partition)
-        if owned is not None and owned.start is not None and record.offset < owned.start.alone_to:
-            if not self._source.mark({record.partition: (record.offset, str(Mark(alone=True)))}, MARK_S):
-                return []
-            self._marked = True
-        elif not self._unmark():
+        to_be_alone = owned is not None and owned.start is not None and record.offset < owned.start.alone_to
+        if not (self._mark(record) if to_be_alone else self._unmark()):
             return []
         self._held.popleft()
         return [[record]]
 
+    def _mark(self, record: Any) -> bool:
+        """Have it written that this job is tried alone, and, in the same commit, that those before it are not."""
+        marks = {**self._replaced(), record.partition: (record.offset, str(Mark(alone=True)))}
+        self._tried[record.partition] = record.offset
+        self._marked = True
+        return self._source.mark(marks, MARK_S)
+
     def _unmark(self) -> bool:
-        """Have the last mark replaced by its answer, so that nothing that follows is laid at its job's door."""
+        """Have the marks of jobs tried alone replaced, so that nothing that follows is laid at their door."""
         if self._marked:
-            self._marked = not self._source.commit(MARK_S)
+            self._marked = not self._source.mark(self._replaced(), MARK_S)
         return not self._marked
+
+    def _replaced(self) -> dict[int, tuple[int, str]]:
+        """What takes the place of the marks: where a job was answered, its answer; where that was lost, what was there
+        before."""
+        places = {partition: (offset, "") for partition, offset in self._offsets.to_commit().items()}
+        for partition, tried in self._tried.items():
+            owned = self._offsets.of(partition)
+            if owned is None or owned.start is None or owned.committable is None:
+                continue
+            if owned.committable <= tried:
+                places[partition] = owned.committable, str(owned.start.before)
+        return places
