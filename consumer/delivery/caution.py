@@ -162,7 +162,7 @@ class Caution:
 
     def _unmark(self) -> bool:
         """Have the marks of jobs tried alone replaced, so that nothing that follows is laid at their door."""
-        if self._marked:
+        if self._marked or self._tried:
             self._marked = not self._source.mark(self._replaced(), MARK_S)
         return not self._marked
 
@@ -172,8 +172,12 @@ class Caution:
         places = {partition: (offset, "") for partition, offset in self._offsets.to_commit().items()}
         for partition, tried in self._tried.items():
             owned = self._offsets.of(partition)
-            if owned is None or owned.start is None or owned.committable is None:
+            if owned is None:
                 continue
-            if owned.committable <= tried:
+            if owned.start is None:  # it was lost, has come back, and has not been read again
+                found = self._source.marks([partition], MARK_S) or {}
+                if found.get(partition) == (tried, str(Mark(alone=True))):
+                    places[partition] = tried, str(Mark(starts=self._allowed))
+            elif owned.committable is not None and owned.committable <= tried:
                 places[partition] = owned.committable, str(owned.start.before)
         return places

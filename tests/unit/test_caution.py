@@ -202,6 +202,16 @@ def test_a_process_does_not_believe_its_own_mark() -> None:
     assert process.caution.careful
 
 
+def test_the_mark_of_a_partition_that_was_lost_and_is_not_read_again_yet_is_replaced() -> None:
+    kafka = marked({0: [3, 4], 1: [5, 6]}, {0: (3, "loadonce starts=2"), 1: (5, "loadonce starts=2")})
+    process = start(kafka)
+    assert process.turn() == [(0, 3)]
+    process.consumer.lose(0)
+    process.consumer.give(0)
+    assert process.turn() == [(1, 5)]
+    assert kafka.places == {0: (3, "loadonce starts=2"), 1: (5, "loadonce alone")}
+
+
 def test_a_mark_of_a_job_that_is_gone_accuses_no_other() -> None:
     kafka = marked({0: [8, 9]}, {0: (5, "loadonce alone")})
     process = start(kafka)
