@@ -313,7 +313,7 @@ class Loop:
         while self._sending and deadline.left and (self._inference.pending or len(self._batcher) or self._sink.waiting):
             self.turn()
         while not self._source.release(max(LAST_COMMIT_S, min(COMMIT_S, deadline.left))) and deadline.left:
-            self._source.poll(self._patience())  # a rebalance is in progress: it goes on while polling
+            self._source.poll(self._patience(), 0)  # a rebalance is in progress: it goes on while polling
         self._events.drained(self._offsets.jobs_in_hand)
 
 

@@ -18,6 +18,7 @@ from consumer.dead_letters.selection import Selection
 from consumer.delivery.connection import admin
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
+from schemas.headers import Unopened
 
 SUFFIX = ".handled"
 LONGEST_NAME = 249  # org.apache.kafka.common.internals.Topic
@@ -171,10 +172,11 @@ def _last(reader: Reader, place: Place, prefix: bytes) -> dict[bytes, tuple[int,
         return last
     begins, ends = reader.bounds(place.journal, 1)
     for records in reader.read(place.journal, 0, begins[0], ends[0]):
-        if not records:  # whatever it said: going on without it could handle a dead letter twice
-            remedy = "if it stays so, delete the topic, and all dead letters are open again"
-            raise _damaged(place, "a record cannot be read; it may be damaged on the disk", remedy)
         for record in records:
+            if isinstance(record.headers, Unopened):
+                # Whatever it said: going on without it could handle a dead letter twice.
+                remedy = "if it stays so, delete the topic, and all dead letters are open again"
+                raise _damaged(place, "a record cannot be read; it may be damaged on the disk", remedy)
             if record.value is None:
                 last.pop(record.key, None)
             elif record.key is not None:  # without a key it is nobody's

@@ -11,6 +11,7 @@ from consumer.dead_letters.reader import Reader
 from consumer.dead_letters.seen import Seen
 from consumer.dead_letters.selection import Selection
 from consumer.delivery.dead_letters import record_size
+from schemas.headers import Unopened
 
 
 class Command(StrEnum):
@@ -114,18 +115,13 @@ def every(
     """
     seen = Seen()
     for partition, end in sorted(ends.items()):
-        position = begins[partition]
-        for records in reader.read(topic, partition, position, end):
-            if records:
-                yield [_found(record, marks, seen) for record in records]
-                position = records[-1].offset + 1
-            else:
-                yield [Stray(topic, partition, position, readable=False)]
-                position += 1
+        for records in reader.read(topic, partition, begins[partition], end):
+            yield [_found(record, marks, seen) for record in records]
 
 
 def _found(record: Any, marks: Marks, seen: Seen) -> Found | Stray:
     letter = read_letter(record)
     if letter is None:
-        return Stray(record.topic, record.partition, record.offset, readable=True)
+        readable = not isinstance(record.headers, Unopened)
+        return Stray(record.topic, record.partition, record.offset, readable)
     return Found(letter, marks[letter.place], seen.first(letter.digest(), letter.place))

@@ -45,7 +45,8 @@ class Reader:
         return {place.partition: begins[place] for place in places}, {place.partition: ends[place] for place in places}
 
     def read(self, topic: str, partition: int, begin: int, end: int) -> Iterator[list[Any]]:
-        """The ConsumerRecords from `begin` on, before `end`; of one that cannot be read, its position.
+        """The ConsumerRecords from `begin` on, before `end`; never an empty list. One that cannot be read has
+        `Unopened` headers.
 
         Raises:
             FatalError: no broker, or not allowed to read (69, 77); nothing came for STANDSTILL_S (75).
@@ -55,7 +56,7 @@ class Reader:
         self._seek(place, begin)
         while position < end:
             records = self._poll(place)
-            if records:
+            if records and records[0].offset < end:
                 # What comes after the end is read with it, and left out.
                 yield records if records[-1].offset < end else [each for each in records if each.offset < end]
             reached = self._position(place)  # beyond what is no record: the marker at the end of a transaction

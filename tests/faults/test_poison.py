@@ -1,6 +1,10 @@
-"""Jobs that end the process, or never return: found, dead-lettered, and nothing else is lost."""
+"""Jobs that end the process, or never return: found, dead-lettered, and nothing else is lost.
+
+`make test-faults` runs all of it; without FAULTS=all some cells stand for the others.
+"""
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,8 @@ from tests.replica import Replica, options, replica, until
 POISON = 666
 FOUND_S = 150.0
 STARTS = 2
+SOME = [(2, "exactly-once")]
+ALL = [(size, delivery) for size in (1, 2) for delivery in ("at-least-once", "exactly-once")]
 
 
 class Fleet:
@@ -52,7 +58,7 @@ class Fleet:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("size", "delivery"), [(1, "at-least-once"), (2, "exactly-once")])
+@pytest.mark.parametrize(("size", "delivery"), ALL if os.environ.get("FAULTS") == "all" else SOME)
 def test_a_job_that_aborts_the_process(  # noqa: PLR0917 - fixtures
     kafka: LocalKafka, topics: Topics, store: Path, tmp_path: Path, size: int, delivery: str
 ) -> None:

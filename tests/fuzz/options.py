@@ -8,7 +8,7 @@ from typing import Final
 _GIVEN: Final = os.environ.get("FUZZ_SEED", "5")
 SEED: Final = SystemRandom().randrange(1 << 31) if _GIVEN == "random" else int(_GIVEN)
 FIRST: Final = int(os.environ.get("FUZZ_FROM", "0"))
-RECORDS: Final = int(os.environ.get("FUZZ_RECORDS", "30000"))
+RECORDS: Final = int(os.environ.get("FUZZ_RECORDS", "10000"))
 BROKER_RECORDS: Final = int(os.environ.get("FUZZ_BROKER_RECORDS", "2000"))
 
 

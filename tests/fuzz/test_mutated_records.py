@@ -1,4 +1,4 @@
-"""A million mutated records between what the client reads and what it is to send (30,000 in `make test`).
+"""A million mutated records between what the client reads and what it is to send (10,000 in `make test`).
 
 Each has exactly one outcome, none raises, none takes memory or time out of proportion. `make fuzz SEED=1 FROM=2
 RECORDS=1` does the record again that a failure names.

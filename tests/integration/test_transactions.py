@@ -38,7 +38,7 @@ def test_what_a_transaction_has_committed_unknown_to_this_process_is_not_taken_b
     caution = Caution(source, offsets, allowed=2, alone_for=100, told=lambda *_: None)
     try:
         source.join()
-        polled = until(lambda: caution.pass_on(source.poll(0.2))[0], TIMEOUT_S, "the jobs")
+        polled = until(lambda: caution.pass_on(source.poll(0.2), idle=True)[0], TIMEOUT_S, "the jobs")
         for record in (record for records in polled for record in records):
             owned = offsets.of(record.partition)
             assert owned is not None

@@ -23,6 +23,7 @@ from consumer.dead_letters.selection import Selection, parse_time
 from consumer.dead_letters.survey import MAX_GROUPS, OTHERS, Census, Plan
 from consumer.delivery.dead_letters import dead_letter
 from consumer.settings import load
+from schemas.headers import Unopened
 from schemas.messages import RawHeaders
 from schemas.reasons import Failure, Reason, Stage
 
@@ -264,9 +265,9 @@ def test_samples_do_not_keep_the_bodies_of_jobs() -> None:
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic in place of the Reader that reads one; None is a record that the client cannot read."""
+    """A topic in place of the Reader that reads one."""
 
-    partitions: Sequence[Sequence[Record | None]]
+    partitions: Sequence[Sequence[Record]]
 
     def bounds(self, topic: str, partitions: int) -> tuple[dict[int, int], dict[int, int]]:
         numbers = range(partitions)
@@ -274,11 +275,11 @@ class Topic:
 
     def read(self, topic: str, partition: int, begin: int, end: int) -> Iterator[list[Record]]:
         for found in self.partitions[partition][begin:end]:
-            yield [] if found is None else [found]
+            yield [found]
 
 
 def delete(
-    monkeypatch: pytest.MonkeyPatch, marks: Marks, *partitions: Sequence[Record | None]
+    monkeypatch: pytest.MonkeyPatch, marks: Marks, *partitions: Sequence[Record]
 ) -> tuple[dict[int, int], list[Stray]]:
     """What is deleted, as the offset before which, by partition; and what keeps the rest."""
     upto: dict[int, int] = {}
@@ -317,9 +318,10 @@ def test_the_first_stays_as_long_as_a_duplicate_is_not_marked(monkeypatch: pytes
 def test_what_is_no_dead_letter_stays_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     first, _, third = jobs(1, 2, 3)
     foreign = Record(None, b"junk", [], offset=1)
+    damaged = Record(None, None, Unopened(Failure(Reason.BAD_HEADER, Stage.DECODE, "why")), offset=1)
     stray = Stray("dead", 0, 1, readable=True)
     assert delete(monkeypatch, handled(0, 2), [first, foreign, third]) == ({0: 1}, [stray])
-    assert delete(monkeypatch, handled(0, 2), [first, None, third]) == ({0: 1}, [replace(stray, readable=False)])
+    assert delete(monkeypatch, handled(0, 2), [first, damaged, third]) == ({0: 1}, [replace(stray, readable=False)])
     assert delete(monkeypatch, Marks(), [first, foreign, third]) == ({}, [])
 
 
