@@ -253,7 +253,7 @@ REFUSED = [
     (["run"], NO_BROKER, 69, f"LOADONCE_BOOTSTRAP_SERVERS={NOBODY_LISTENS}"),
     (["run"], {"MODEL_STORE": "nowhere"}, 66, "LOADONCE_MODEL_STORE=nowhere"),
     (["run"], {"DELIVERY": "twice"}, 78, "LOADONCE_DELIVERY=twice"),
-    (["run"], {"DELIVRY": "at-least-once"}, 78, "LOADONCE_DELIVRY=at-least-once"),
+    (["run"], {"DELIVRY": "at-least-once"}, 78, "LOADONCE_DELIVRY: no such option"),
     (["run"], {"JOBS_TOPIC": "nowhere"}, 69, "LOADONCE_JOBS_TOPIC=nowhere"),
     (["run"], {"PRELOAD": "nobody"}, 78, "LOADONCE_PRELOAD=nobody"),
     (["run"], {"PRELOAD": "double,broken"}, 78, "LOADONCE_PRELOAD=double,broken"),

@@ -782,6 +782,7 @@ def test_the_version_of_an_alias_that_was_removed_does_not_come_back_once_evicte
     world.model("m")
     evict_m(world)
     world.alias("m")
+    world.until(lambda: not world.catalog.models["m"].aliases)
     assert world.failure("m").reason is Reason.UNKNOWN_VERSION
     world.alias("m", stable=9)
     world.until(lambda: world.catalog.models["m"].aliases == {"stable": 9})
