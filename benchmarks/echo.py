@@ -82,4 +82,5 @@ CLIENTS: dict[str, Callable[[str, str, str, int], None]] = {"kafka-python": kafk
 
 
 if __name__ == "__main__":
-    CLIENTS[sys.argv[1]](*sys.argv[2:5], int(sys.argv[5]))
+    _, client, servers_, jobs_, predictions_, count_ = sys.argv
+    CLIENTS[client](servers_, jobs_, predictions_, int(count_))
