@@ -1,6 +1,6 @@
 """The loops as the question had them, one a process: plain Python, one job after another, `model.predict` for each.
 
-python -m benchmarks.loops LOOP BOOTSTRAP_SERVERS JOBS_TOPIC PREDICTIONS_TOPIC MODEL_FILE JOBS
+python -m benchmarks.loops BOOTSTRAP_SERVERS JOBS_TOPIC PREDICTIONS_TOPIC LOOP MODEL_FILE JOBS
 """
 
 import logging
@@ -57,7 +57,7 @@ LOOPS = {"load-per-job": load_per_job, "by-name": by_name, "by-name-dict": by_na
 
 def main(*arguments: str) -> None:
     """Answer the first jobs of the topic, then end."""
-    loop, servers, jobs_topic, predictions_topic, model, count = arguments
+    servers, jobs_topic, predictions_topic, loop, model, count = arguments
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras  # noqa: PLC0415 - after what it reads from the environment

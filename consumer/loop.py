@@ -61,6 +61,7 @@ class Loop:
     ) -> None:
         self._settings = settings
         self._limits = settings.limits
+        self._default_model = settings.default_model
         self._source = source
         self._sink = sink
         self._offsets = offsets
@@ -155,7 +156,7 @@ class Loop:
             epoch,
             now_ms=now_ms,
             limits=self._limits,
-            default_model=self._settings.default_model,
+            default_model=self._default_model,
             timestamp_ms=record.timestamp,
             max_age_ms=self._max_age_ms,
         )

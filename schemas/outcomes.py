@@ -14,7 +14,6 @@ PREDICTIONS_TOPIC = "inference.predictions"
 DEAD_LETTERS_TOPIC = "inference.dead-letters"
 
 _ITERATION_S = 0.2
-_PROBE_MS = 500
 
 
 class OutcomeReader:

@@ -7,7 +7,6 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
-from consumer.delivery.addressed import Addressed, send
 from consumer.delivery.connection import explained, for_producer
 from consumer.delivery.dead_letters import record_size
 from consumer.delivery.offsets import Offsets
@@ -60,8 +59,13 @@ class AcknowledgedSink:
         if self._producer is None:
             raise SinkFailedError("there is no producer")
         try:
-            record = Addressed(topic.name, key, sendable(key, value), headers, partition_of(topic, key, job))
-            future = send(self._producer, record)
+            future = self._producer.send(
+                topic.name,
+                value=sendable(key, value),
+                key=key,
+                headers=headers,
+                partition=partition_of(topic, key, job),
+            )
         except MessageSizeTooLargeError:
             return False  # the producer is unharmed: it looked before it took the record
         except (KafkaError, ValueError, TypeError) as error:

@@ -16,13 +16,6 @@ class Addressed:
     partition: int | None
 
 
-def send(producer: Any, record: Addressed) -> Any:
-    """Hand it to a producer; its future. Whatever `KafkaProducer.send` raises."""
-    return producer.send(
-        record.topic, value=record.value, key=record.key, headers=record.headers, partition=record.partition
-    )
-
-
 def write_together(
     producer: Any, records: Iterable[Addressed], *, flush_s: float, before_commit: Callable[[], None] = lambda: None
 ) -> None:
@@ -32,7 +25,12 @@ def write_together(
     offsets are sent, comes after that. Beginning and ending know no time limit.
     """
     producer.begin_transaction()
-    futures = [send(producer, record) for record in records]
+    futures = [
+        producer.send(
+            record.topic, value=record.value, key=record.key, headers=record.headers, partition=record.partition
+        )
+        for record in records
+    ]
     producer.flush(timeout=flush_s)
     for future in futures:
         future.get(timeout=0)  # raises what has become of the record
