@@ -11,6 +11,7 @@ from kafka.errors import (
     FencedInstanceIdError,
     IllegalStateError,
     KafkaError,
+    RetriableError,
 )
 from kafka.structs import MemberState
 
@@ -63,8 +64,12 @@ class Source:
             polled = self._consumer.poll(
                 timeout_ms=int(timeout_s * 1000), max_records=None if at_most is None else max(1, at_most)
             )
+        except FencedInstanceIdError:
+            raise fenced(self._settings) from None
         except AuthorizationError as error:
             raise not_allowed(self._settings, error) from None
+        except RetriableError:  # such as what has ended the heartbeats: the next poll begins them anew
+            polled = {}
         # Before what has happened to the assignment is taken in: partitions that are lost are known to be so before the
         # client is a member again, so that this is never newer than `offsets`.
         before, self.membership = self.membership, self._consumer.group_metadata()

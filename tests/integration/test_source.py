@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
+from kafka.errors import FencedInstanceIdError, KafkaConnectionError, KafkaError
+from kafka.future import Future
 
 from consumer import settings
 from consumer.delivery.offsets import Offsets
 from consumer.delivery.source import Source
+from consumer.exits import Exit, FatalError
 from consumer.local import LocalKafka
 from tests.conftest import Topics
 from tests.replica import options, until
@@ -56,3 +59,28 @@ def test_what_a_poll_read_across_two_assignments_is_read_again(
     again = until(lambda: reader.poll(0.2), TIMEOUT_S, "the record again")
     assert [record.value for records in again for record in records] == [b"job"]
     producer.close(timeout=5)
+
+
+def test_heartbeats_that_a_lost_broker_has_ended_do_not_end_the_process(
+    kafka: LocalKafka, topics: Topics, source: tuple[Source, Offsets]
+) -> None:
+    reader, offsets = source
+    _end_heartbeats(reader, KafkaConnectionError("111 ECONNREFUSED"))
+    assert reader.poll(0.2) == []
+    with KafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as producer:
+        producer.send(topics.jobs, b"job", partition=0)
+    assert until(lambda: reader.poll(0.2), TIMEOUT_S, "the record")
+    assert offsets.partitions == [0, 1]
+
+
+def test_a_member_whose_name_was_taken_ends_where_its_heartbeats_say_so(source: tuple[Source, Offsets]) -> None:
+    reader, _ = source
+    _end_heartbeats(reader, FencedInstanceIdError())
+    with pytest.raises(FatalError) as raised:
+        reader.poll(0.2)
+    assert raised.value.exit_code is Exit.FENCED
+
+
+def _end_heartbeats(reader: Source, error: KafkaError) -> None:
+    """As they end with what a broker says or does not say: the client raises that from its next poll."""
+    reader._consumer._coordinator._heartbeat_loop_future = Future().failure(error)
