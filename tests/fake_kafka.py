@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from kafka import OffsetAndMetadata, TopicPartition
+from kafka.coordinator.heartbeat import Heartbeat
 from kafka.errors import KafkaTimeoutError
 from kafka.structs import MemberState
 
@@ -47,6 +48,9 @@ class FakeConsumer:
         self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
         self.listener: Any = None
+        self._coordinator = SimpleNamespace(
+            heartbeat=Heartbeat(), _heartbeat_wakeup=SimpleNamespace(notify=lambda: None)
+        )
 
     def subscribe(self, topics: list[str], listener: Any) -> None:
         self.listener = listener

@@ -15,6 +15,7 @@ from kafka.errors import (
 )
 from kafka.structs import MemberState
 
+from consumer.delivery.attendance import Attendance
 from consumer.delivery.connection import explained, fenced, for_consumer, not_allowed
 from consumer.delivery.offsets import Offsets, PartitionOffsets
 from consumer.exits import Exit, FatalError
@@ -41,6 +42,7 @@ class Source:
         read_batches_with_care()
         with explained(settings):
             self._consumer = KafkaConsumer(**for_consumer(settings, client_id))
+        self._attendance = Attendance(self._consumer._coordinator, settings.session_timeout_s)
 
     def join(self) -> None:
         """Ask to be a member of the group; the assignment comes while polling."""
@@ -59,6 +61,7 @@ class Source:
         """
         self._follow()
         allow(self._settings.max_in_flight_bytes)
+        self._attendance.sure(self._generation)
         try:
             # The client reads what has just been assigned, whatever is paused: for none, the first is put back.
             polled = self._consumer.poll(
@@ -79,21 +82,28 @@ class Source:
         if self._stray is not None:
             self._readmit(self._stray)
             return []  # what this poll has given was read from where it stood before
+        if not self._attendance.sure(self._generation):
+            at_most = 0
         current = []
         for partition, records in polled.items():
             owned = self._offsets.of(partition.partition)
             if owned is None:
                 continue
-            if at_most == 0:
-                self.reread(partition.partition, records[0].offset)
-                continue
             if partition.partition in regained:
                 # Nobody knows which of the two assignments these were read for.
                 self._read_again(partition, regained[partition.partition], records[0].offset)
                 continue
+            if at_most == 0:
+                self.reread(partition.partition, records[0].offset)
+                continue
             owned.read(records[0].offset, records[-1].offset)
             current.append(records)
         return current
+
+    @property
+    def _generation(self) -> tuple[str, int]:
+        membership = self._consumer.group_metadata()
+        return membership.member_id, membership.generation_id
 
     def pause_only(self, partitions: Iterable[int]) -> None:
         """Read from all partitions owned but these."""
