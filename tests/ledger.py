@@ -21,7 +21,8 @@ class Ledger:
         self._topics = topics
         # Brokers are stopped here on purpose: librdkafka's own lines about it (level 3) would bury the tests' output.
         quiet = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 2}
-        self._producer = Producer(quiet | {"linger.ms": 1})
+        # What this publisher sends twice would be answered twice.
+        self._producer = Producer(quiet | {"linger.ms": 1, "enable.idempotence": True})
         self._consumer = Consumer(
             quiet
             | {

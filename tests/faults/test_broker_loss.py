@@ -124,7 +124,13 @@ def test_broker_loss(
                 ledger.publish(1_000)
                 _settle(ledger, name)
             else:
-                until(lambda: process.get("/readyz")[0] == 503, UNREADY_S, "a process that says so")
+
+                def unready() -> bool:
+                    if name == "predictions deleted":
+                        ledger.publish(1)  # that it is gone shows where there is something to write to it
+                    return process.get("/readyz")[0] == 503
+
+                until(unready, UNREADY_S, "a process that says so")
             assert process.process.poll() is None
         began = time.monotonic()
         ledger.publish(200)
