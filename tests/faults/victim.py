@@ -71,7 +71,9 @@ class CountingOffsets(Offsets):
     def uncommitted(self) -> int:
         """Jobs that were read, and are not known to be committed."""
         return sum(
-            (owned._read_to or 0) + 1 - (owned.committed or 0) for owned in map(self.of, self.partitions) if owned
+            (owned._read_to or 0) + 1 - (owned.committed or 0)
+            for owned in map(self.of, self.partitions)
+            if owned is not None
         )
 
 
