@@ -1,4 +1,4 @@
-"""Batches as kafka-python is made to read them in this process: what Kafka allows and the client does not, and what the
+"""Batches as a kafka-python consumer is made to read them: what Kafka allows and the client does not, and what the
 client takes on trust.
 
 A header name that is not UTF-8 makes a whole batch unreadable to the client, the good jobs of other publishers' behind
@@ -15,15 +15,20 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from kafka.consumer.fetcher import Fetcher
-from kafka.record import memory_records
-from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord, Fetcher
+from kafka.protocol.consumer import IsolationLevel
+from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.legacy_records import LegacyRecordBatch
+from kafka.record.memory_records import MemoryRecords
 from kafka.record.util import decode_varint
 
 from schemas.decompress import MOST_BYTES, NotDecompressedError, decompress
 from schemas.headers import RawName, RawNamed, Unopened
 from schemas.reasons import Failure, Reason, Stage
 
+MAGIC = 2
+NO_TIMESTAMP = -1  # org.apache.kafka.common.record.RecordBatch.NO_TIMESTAMP
 MOST_HEADERS = 65_536
 """A record may have so many: each takes two bytes there, and two hundred here."""
 _DENSEST = 7
@@ -45,10 +50,9 @@ class _NoRecordError(ValueError):
     """What stands where a record should; a message that says why."""
 
 
-def read_batches_with_care() -> None:
-    """Teach this process's kafka-python all this. Once is enough; more often does no harm."""
-    memory_records.DefaultRecordBatch = Batch
-    Fetcher.PartitionRecords.take = _take
+def read_with_care(consumer: KafkaConsumer) -> None:
+    """Teach a consumer all this, before it polls."""
+    consumer._fetcher.PartitionRecords = Fetched
 
 
 def allow(nbytes: int) -> None:
@@ -60,51 +64,88 @@ def allow(nbytes: int) -> None:
     _allowance.nbytes = nbytes
 
 
-_take_all = Fetcher.PartitionRecords.take
+class Fetched(Fetcher.PartitionRecords):  # type: ignore[misc] # kafka-python has no types
+    """What was fetched of a partition."""
 
+    def take(self, n: int | None = None) -> list[ConsumerRecord]:
+        """The next records; none, and what is left is fetched again, where enough was decompressed."""
+        try:
+            taken: list[ConsumerRecord] = super().take(n)
+        except EnoughError:
+            self.drain()
+            return []
+        return taken
 
-def _take(fetched: Any, n: int | None = None) -> Any:
-    """The next records of what was fetched of a partition; none, and what is left of it is fetched again, if enough."""
-    try:
-        return _take_all(fetched, n)
-    except EnoughError:
-        fetched.drain()
-        return []
+    def _unpack_records(
+        self, tp: TopicPartition, records: MemoryRecords, _key: object, _value: object
+    ) -> Iterator[ConsumerRecord]:
+        """As the client's; but it knows nothing of deserializers, and the client's own would look at each record five
+        times more."""
+        while (raw := records.next_batch()) is not None:
+            if raw.magic < MAGIC:
+                yield from self._unpack_legacy(tp, raw)
+                continue
+            batch = Batch(raw._buffer, tp.topic, tp.partition)
+            self.leader_epoch = batch.leader_epoch
+            if not self._is_to_be_skipped(batch):
+                for record in batch:
+                    self.next_fetch_offset = record.offset + 1
+                    yield record
+            if batch.problem is None:
+                # A batch keeps its last offset where compaction has removed its last record.
+                self.next_fetch_offset = batch.next_offset
+        self.drain()
+
+    def _unpack_legacy(self, tp: TopicPartition, batch: LegacyRecordBatch) -> Iterator[ConsumerRecord]:
+        """Records of before Kafka 0.11, which have no headers."""
+        for record in batch:
+            self.next_fetch_offset = record.offset + 1
+            timestamp = NO_TIMESTAMP if record.timestamp is None else record.timestamp
+            yield _record(tp.topic, tp.partition, record.offset, timestamp, record.key, record.value, [])
+
+    def _is_to_be_skipped(self, batch: "Batch") -> bool:
+        """Whether it holds markers of transactions, or records of one that was aborted."""
+        if batch.problem is not None:
+            return False
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
+            self._consume_aborted_transactions_up_to(batch.last_offset)
+            if self._contains_abort_marker(batch):
+                self.aborted_producer_ids.discard(batch.producer_id)
+            elif self._is_batch_aborted(batch):
+                return True
+        return bool(batch.is_control_batch)
 
 
 class Batch(DefaultRecordBatch):  # type: ignore[misc] # kafka-python has no types
-    """A batch whose records are all there: where they cannot be read, as records that were not opened."""
+    """A batch whose records are all there: where they cannot be read, as records that were not opened. `problem` says
+    why, once it is known."""
 
-    __slots__ = ("_data", "_problem")
+    __slots__ = ("_data", "_partition", "_topic", "problem")
 
-    def __init__(self, buffer: Any) -> None:
+    def __init__(self, buffer: Any, topic: str, partition: int) -> None:
         super().__init__(buffer)
+        self._topic = topic
+        self._partition = partition
         self._data = memoryview(buffer)[self.HEADER_STRUCT.size :]
-        self._problem: str | None = None
+        self.problem: str | None = None if self.validate_crc() else "the checksum is wrong"
 
-    def validate_crc(self) -> bool:
-        """True: a batch with another checksum is given, too, unopened."""
-        if not super().validate_crc():
-            self._problem = "the checksum is wrong"
-        return True
-
-    def __iter__(self) -> Iterator[DefaultRecord]:
+    def __iter__(self) -> Iterator[ConsumerRecord]:
         """Its records in the order of their offsets. EnoughError before the first."""
         offset = self.base_offset  # of the next record, at the least
-        problem = self._problem
         try:
-            if problem is None:
+            if self.problem is None:
                 for record in self._records(self._opened()):
                     yield record
                     offset = record.offset + 1
         except NotDecompressedError as error:
-            problem = f"what is compressed cannot be opened ({error})"
+            self.problem = f"what is compressed cannot be opened ({error})"
         except _NoRecordError as error:
-            problem = str(error)
+            self.problem = str(error)
         except (ValueError, IndexError):
-            problem = "a record's structure is wrong"
-        if problem is not None:
-            failure = Failure(Reason.BAD_HEADER, Stage.DECODE, f"the record cannot be read: in its batch, {problem}")
+            self.problem = "a record's structure is wrong"
+        if self.problem is not None:
+            message = f"the record cannot be read: in its batch, {self.problem}"
+            failure = Failure(Reason.BAD_HEADER, Stage.DECODE, message)
             for unopened in range(offset, self._end()):
                 yield self._unopened(unopened, failure)
 
@@ -127,11 +168,12 @@ class Batch(DefaultRecordBatch):  # type: ignore[misc] # kafka-python has no typ
         delta = int(self.last_offset_delta)
         return int(self.base_offset) + 1 + (delta if 0 <= delta <= most // _DENSEST else 0)
 
-    def _records(self, buffer: bytes) -> Iterator[DefaultRecord]:
+    def _records(self, buffer: bytes) -> Iterator[ConsumerRecord]:
         """Read records of format v2; ValueError or IndexError at the first that is none.
 
         Source: https://kafka.apache.org/documentation/#record. A slice past the end is caught by the record's length.
         """
+        topic, partition = self._topic, self._partition
         position, size = 0, len(buffer)
         base, count, kind = self.base_offset, self._num_records, self.timestamp_type
         # Offsets of a batch grow, and reach its last one at the most; where none was compacted away there are no gaps.
@@ -160,10 +202,23 @@ class Batch(DefaultRecordBatch):  # type: ignore[misc] # kafka-python has no typ
             if position != end:
                 raise _NoRecordError("a record does not have the length that it states")
             timestamp = first_timestamp + timestamp_delta if appended is None else appended
-            yield DefaultRecord(length, offset, timestamp, kind, key, value, headers)
+            yield _record(topic, partition, offset, timestamp, key, value, headers)
 
-    def _unopened(self, offset: int, failure: Failure) -> DefaultRecord:
-        return DefaultRecord(0, offset, self.max_timestamp, self.timestamp_type, None, None, Unopened(failure))
+    def _unopened(self, offset: int, failure: Failure) -> ConsumerRecord:
+        return _record(self._topic, self._partition, offset, self.max_timestamp, None, None, Unopened(failure))
+
+
+def _record(  # noqa: PLR0917 - the record's own
+    topic: str,
+    partition: int,
+    offset: int,
+    timestamp: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: list[tuple[str, bytes | None]],
+) -> ConsumerRecord:
+    # The rest (epoch, kind of timestamp, checksum, sizes) is left as what is not known.
+    return ConsumerRecord(topic, partition, -1, offset, timestamp, 0, key, value, headers, None, -1, -1, -1)
 
 
 def _headers(buffer: bytes, position: int, count: int) -> tuple[list[tuple[str, bytes | None]], int]:

@@ -73,15 +73,16 @@ class Connection:
 
     def consumer(self) -> Any:
         """A KafkaConsumer without a group, which sees what is committed. BrokerUnavailableError."""
-        _module("schemas.batches").read_batches_with_care()
         with self.explained():
-            return kafka().KafkaConsumer(
+            consumer = kafka().KafkaConsumer(
                 **self._common(),
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 isolation_level="read_committed",
             )
+        _module("schemas.batches").read_with_care(consumer)
+        return consumer
 
     def require_topic(self, topic: str) -> None:
         """TopicMissingError where the brokers have no topic of that name. BrokerUnavailableError."""

@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from consumer.delivery.connection import common, explained
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings
-from schemas.batches import read_batches_with_care
+from schemas.batches import read_with_care
 
 POLL_S = 0.2
 REQUEST_S = 10.0
@@ -22,7 +22,6 @@ class Reader:
     """One consumer, used for one partition after the other, so that all runs see a topic in the same order."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        read_batches_with_care()
         self._settings = settings
         self._clock = clock
         self._consumer: Any = None
@@ -89,6 +88,7 @@ class Reader:
                 fetch_max_bytes=4 * 1024**2,
                 metrics_enabled=False,
             )
+        read_with_care(self._consumer)
 
     def _seek(self, place: TopicPartition, offset: int) -> None:
         self._consumer.assign([place])

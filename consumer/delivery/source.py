@@ -20,7 +20,7 @@ from consumer.delivery.connection import explained, fenced, for_consumer, not_al
 from consumer.delivery.offsets import Offsets, PartitionOffsets
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
-from schemas.batches import allow, read_batches_with_care
+from schemas.batches import allow, read_with_care
 
 POSITION_TIMEOUT_S = 5.0
 
@@ -39,9 +39,9 @@ class Source:
         self._changes: SimpleQueue[tuple[str, list[int]]] = SimpleQueue()
         self.membership: Any = None
         self._stray: dict[int, int | None] | None = None
-        read_batches_with_care()
         with explained(settings):
             self._consumer = KafkaConsumer(**for_consumer(settings, client_id))
+        read_with_care(self._consumer)
         self._attendance = Attendance(self._consumer._coordinator, settings.session_timeout_s)
 
     def join(self) -> None:

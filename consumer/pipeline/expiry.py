@@ -5,7 +5,8 @@ from consumer.pipeline.job import Job
 from schemas.messages import Routing
 from schemas.reasons import Failure, Reason, Stage
 
-NO_TIMESTAMP = -1  # org.apache.kafka.common.record.RecordBatch.NO_TIMESTAMP
+NO_TIMESTAMP = -1
+"""Of a record that has none. Source: org.apache.kafka.common.record.RecordBatch.NO_TIMESTAMP."""
 
 
 def deadline(routing: Routing, timestamp_ms: int, max_age_ms: int | None) -> int | None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kafka.record.default_records import DefaultRecordBatchBuilder
-from kafka.record.memory_records import MemoryRecords
 
 from consumer.delivery.dead_letters import dead_letter, record_size
 from consumer.models.serving import Serving
@@ -21,7 +20,7 @@ from consumer.pipeline.job import Job
 from consumer.pipeline.parking import Parking
 from consumer.pipeline.predict import predict
 from consumer.pipeline.route import Router
-from schemas.batches import read_batches_with_care
+from schemas.batches import Batch
 from schemas.headers import DLQ_PREFIX, DLQ_REPLAYS, RawName
 from schemas.limits import Limits
 from schemas.messages import RawHeaders
@@ -64,8 +63,7 @@ def read_by_the_client(raws: Iterable[Raw], first: int) -> list[Read]:
     for index, raw in enumerate(raws):
         headers = [(RawName.of(name), value) for name, value in raw.headers]
         assert builder.append(index, NOW_MS - raw.age_ms, raw.key, raw.value, headers) is not None
-    read_batches_with_care()
-    batch = MemoryRecords(bytes(builder.build())).next_batch()
+    batch = Batch(memoryview(builder.build()), "jobs", 0)
     return [
         Read("jobs", 0, first + record.offset, record.key, record.value, record.headers, record.timestamp)
         for record in batch

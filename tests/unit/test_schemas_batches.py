@@ -8,11 +8,13 @@ import lz4.frame
 import pytest
 import snappy
 import zstandard
+from kafka import TopicPartition
 from kafka.record.default_records import DefaultRecordBatchBuilder
+from kafka.record.legacy_records import LegacyRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
 from schemas import decompress
-from schemas.batches import MOST_HEADERS, EnoughError, allow, read_batches_with_care
+from schemas.batches import MOST_HEADERS, NO_TIMESTAMP, Batch, EnoughError, Fetched, allow
 from schemas.headers import RawName, RawNamed, Unopened
 from schemas.reasons import Reason
 from tests.fuzz import wire
@@ -24,14 +26,13 @@ READ = [(0, b"value", [("name", b"content")])]
 
 @pytest.fixture(autouse=True)
 def _taught() -> Iterator[None]:
-    read_batches_with_care()
     allow(1 << 60)
     yield
     allow(1 << 60)
 
 
 def records(batch: bytes) -> Iterator[Any]:
-    yield from MemoryRecords(batch).next_batch()
+    yield from Batch(memoryview(batch), "jobs", 0)
 
 
 def unopened(batch: bytes) -> dict[int, Reason | None]:
@@ -143,17 +144,13 @@ def test_where_records_were_compacted_away_what_cannot_be_read_begins_after_the_
 def test_of_a_batch_with_another_checksum_each_record_is_there_unopened() -> None:
     batch = bytearray(wire.batch(GOOD * 3, 3))
     batch[-1] ^= 1
-    memory = MemoryRecords(bytes(batch)).next_batch()
-    assert memory.validate_crc()
-    assert [type(record.headers) for record in memory] == [Unopened] * 3
+    assert [type(record.headers) for record in records(bytes(batch))] == [Unopened] * 3
 
 
 def test_a_number_of_records_that_cannot_be_is_not_believed_of_a_batch_with_another_checksum() -> None:
     batch = bytearray(wire.batch(GOOD, 1))
     batch[23] = 0x7F  # the last offset's delta: two thousand million
-    memory = MemoryRecords(bytes(batch)).next_batch()
-    assert memory.validate_crc()
-    assert [record.offset for record in memory] == [0]
+    assert [record.offset for record in records(bytes(batch))] == [0]
 
 
 def test_a_record_of_too_many_headers_is_not_opened_and_those_behind_it_are() -> None:
@@ -189,3 +186,27 @@ def test_a_name_that_is_not_utf8_is_kept_as_bytes() -> None:
 def test_a_structure_that_is_none_is_not_opened() -> None:
     for cut in range(1, len(GOOD)):
         assert unopened(wire.batch(GOOD[:cut], 1)) == {0: Reason.BAD_HEADER}
+
+
+def fetched(data: bytes, fetch_offset: int = 0) -> Fetched:
+    return Fetched(fetch_offset, TopicPartition("jobs", 3), MemoryRecords(data))
+
+
+def test_what_is_fetched_is_read_batch_by_batch_and_goes_on_behind_what_was_compacted_away() -> None:
+    part = fetched(wire.batch(GOOD, 1, last=4) + (5).to_bytes(8) + wire.batch(GOOD, 1)[8:])
+    first = part.take(1)
+    assert [(record.topic, record.partition, record.offset) for record in first] == [("jobs", 3, 0)]
+    assert [record.offset for record in part.take(10)] == [5]
+    assert part.next_fetch_offset == 6
+    part = fetched(wire.batch(GOOD, 1, last=4))
+    assert len(part.take(10)) == 1
+    assert part.next_fetch_offset == 5
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+def test_records_of_the_formats_before_headers_are_read(magic: int) -> None:
+    builder = LegacyRecordBatchBuilder(magic, 0, 1 << 20)
+    builder.append(0, 7, b"key", b"value", [])
+    [record] = fetched(bytes(builder.build())).take(10)
+    assert (record.offset, record.key, record.value, record.headers) == (0, b"key", b"value", [])
+    assert record.timestamp == (7 if magic else NO_TIMESTAMP)
