@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from consumer import collector
 from consumer.deadline import Deadline
 from consumer.delivery.acknowledged import AcknowledgedSink
 from consumer.delivery.caution import Caution
@@ -164,6 +165,7 @@ def _serve(settings: Settings, stop: Stop, parts: Parts) -> None:
         status.snapshot = replace(status.snapshot, phase="running", turned=clock())
         stop.started()
         source.join()
+        collector.settle()
         loop.run(stop.asked, stop.refresh.taken)
 
 
