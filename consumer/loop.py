@@ -12,7 +12,7 @@ from consumer.delivery.caution import Caution
 from consumer.delivery.dead_letters import dead_letter
 from consumer.delivery.offsets import Offsets
 from consumer.delivery.pressure import Pressure
-from consumer.delivery.sink import Sink, SinkFailedError
+from consumer.delivery.sink import Sink, SinkFailedError, sendable
 from consumer.delivery.source import Source
 from consumer.events import LoopEvents
 from consumer.exits import Exit, FatalError
@@ -23,7 +23,7 @@ from consumer.pipeline.breaker import Breaker
 from consumer.pipeline.decode import decode, poisonous, unopened
 from consumer.pipeline.encode import encode, too_large
 from consumer.pipeline.expiry import sift
-from consumer.pipeline.job import Job
+from consumer.pipeline.job import Answer, Job
 from consumer.pipeline.parking import Parking
 from consumer.pipeline.route import Router
 from consumer.settings import Settings
@@ -194,15 +194,16 @@ class Loop:
         buried = self._buried
         jobs = 0
         for done in predicted:
+            predictions = []
             for answers in done.answers:
                 jobs += len(answers.jobs)
                 for job, out in encode(done.batch.model, answers, topic.record_limit):
                     if isinstance(out, Failure):
                         self._bury(job, out)
-                    elif self._offsets.current(job.record.partition, job.epoch) and not self._sink.send(
-                        topic, out.key, out.value, out.headers, job
-                    ):
-                        self._bury(job, too_large(topic.record_limit))
+                    elif self._offsets.current(job.record.partition, job.epoch):
+                        predictions.append(out)
+            for refused in self._sink.send(topic, predictions):
+                self._bury(refused.job, too_large(topic.record_limit))
         self._breaker.predicted(jobs - (self._buried - buried))
 
     def _bury(self, job: Job, failure: Failure) -> None:
@@ -222,7 +223,7 @@ class Loop:
             limit=topic.record_limit,
             whole=type(record.headers) is not Unopened,
         )
-        if not self._sink.send(topic, key, value, headers, job):
+        if self._sink.send(topic, [Answer(job, key, sendable(key, value), headers)]):
             raise FatalError(
                 Exit.CONFIG, f"{topic.name}: its max.message.bytes of {topic.record_limit} holds no dead letter at all"
             )

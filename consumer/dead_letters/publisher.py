@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from kafka import KafkaProducer
 from kafka.errors import AuthorizationError, KafkaError
 
 from consumer.delivery.addressed import Addressed, write_together
+from consumer.delivery.bulk import BulkProducer
 from consumer.delivery.connection import explained, for_transactions
 from consumer.delivery.sink import close_producer
 from consumer.exits import Exit, FatalError
@@ -64,7 +64,7 @@ class Publisher:
             self._settings, "loadonce-dlq", self._record_limits, name=name, timeout_s=TRANSACTION_S
         ) | {"max_block_ms": int(INIT_S * 1000)}
         with explained(self._settings):
-            producer = KafkaProducer(**config)
+            producer = BulkProducer(**config)
         try:
             with self._watchdog.limit(LIMIT_S, "beginning with Kafka transactions"):
                 producer.init_transactions()

@@ -19,6 +19,8 @@ from consumer.dead_letters.reader import Reader
 from consumer.dead_letters.selection import Selection
 from consumer.dead_letters.survey import Plan
 from consumer.delivery.addressed import Addressed
+from consumer.delivery.bulk import content, partition_of_key
+from consumer.delivery.sink import sendable
 from consumer.delivery.topics import DEFAULT_RECORD_LIMIT, Topic, check_topics
 from consumer.exits import Exit, FatalError
 from consumer.settings import Settings, named
@@ -291,13 +293,14 @@ class Handling:
 
     def _job(self, letter: Letter) -> Addressed:
         dead, jobs = letter.dead, self._jobs
+        partition = dead.position.partition
         # Where it came from, whatever partitioner its publisher has: jobs of one key stay in one partition.
-        home = dead.position.partition if _is_home(letter, jobs) else None
-        value = b"" if dead.key is None and dead.value is None else dead.value
-        return Addressed(jobs.name, dead.key, value, letter.job_headers(), home)
+        if not _is_home(letter, jobs):
+            partition = partition % jobs.partitions if dead.key is None else partition_of_key(dead.key, jobs.partitions)
+        return Addressed(jobs.name, partition, content(dead.key, sendable(dead.key, dead.value), letter.job_headers()))
 
     def _record(self, key: bytes, value: bytes | None) -> Addressed:
-        return Addressed(self._place.journal, key, value, [], 0)
+        return Addressed(self._place.journal, 0, content(key, value, ()))
 
     def _wait_until(self, moment: float) -> None:
         left = moment - self._clock()

@@ -1,22 +1,31 @@
 """At least once: answers are sent as they come, and a job is done when the broker has acknowledged its answer."""
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from kafka import KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka.errors import KafkaError
 
+from consumer.delivery.bulk import BulkProducer, Sent, content, size_alone
 from consumer.delivery.connection import explained, for_producer
-from consumer.delivery.dead_letters import record_size
 from consumer.delivery.offsets import Offsets
-from consumer.delivery.sink import Answered, SinkFailedError, close_producer, failed, partition_of, sendable
+from consumer.delivery.sink import Answered, AnswerT, SinkFailedError, close_producer, failed, partition_of
 from consumer.delivery.topics import Topic, Topics, check_topics
 from consumer.settings import Settings
 
 # How old the oldest unacknowledged record may become: longer than a cluster takes to elect another leader (10 s were
 # measured), shorter than anybody would wait for a producer that has wedged.
 ACK_DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Answers that the broker acknowledges together."""
+
+    sent: Sent
+    jobs: Sequence[Answered]
+    sent_at: float
+    nbytes: int
 
 
 class AcknowledgedSink:
@@ -29,9 +38,9 @@ class AcknowledgedSink:
         self._client_id = client_id
         self._offsets = offsets
         self._clock = clock
-        self._sent: deque[tuple[Any, Answered, float, int]] = deque()
+        self._sent: deque[_Batch] = deque()
         self._nbytes = 0
-        self._producer: Any = None
+        self._producer: BulkProducer | None = None
         self.rebuild()
 
     @property
@@ -47,45 +56,56 @@ class AcknowledgedSink:
     @property
     def waiting_s(self) -> float:
         """As `Sink.waiting_s`."""
-        return self._clock() - self._sent[0][2] if self._sent else 0.0
+        return self._clock() - self._sent[0].sent_at if self._sent else 0.0
 
-    def send(
-        self, topic: Topic, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], job: Answered
-    ) -> bool:
+    def send(self, topic: Topic, answers: Sequence[AnswerT]) -> list[AnswerT]:
         """As `Sink.send`."""
-        size = record_size(key, value, headers)
-        if size > topic.record_limit:
-            return False
-        if self._producer is None:
+        producer = self._producer
+        if producer is None:
             raise SinkFailedError("there is no producer")
+        refused: list[AnswerT] = []
         try:
-            future = self._producer.send(
-                topic.name,
-                value=sendable(key, value),
-                key=key,
-                headers=headers,
-                partition=partition_of(topic, key, job),
-            )
-        except MessageSizeTooLargeError:
-            return False  # the producer is unharmed: it looked before it took the record
+            partitions = producer.partitions(topic.name)
+            places: dict[int, tuple[list[Answered], list[bytes]]] = {}
+            for answer in answers:
+                written = content(answer.key, answer.value, answer.headers)
+                if size_alone(written) > topic.record_limit:
+                    refused.append(answer)
+                    continue
+                partition = partition_of(answer.key, answer.job, partitions)
+                jobs, contents = places.setdefault(partition, ([], []))
+                jobs.append(answer.job)
+                contents.append(written)
+            for partition, (jobs, contents) in places.items():
+                self._write(producer, topic.name, partition, jobs, contents)
         except (KafkaError, ValueError, TypeError) as error:
             raise failed(self._settings, topic.name, error) from error
-        self._sent.append((future, job, self._clock(), size))
-        self._nbytes += size
-        return True
+        return refused
+
+    def _write(
+        self, producer: BulkProducer, topic: str, partition: int, jobs: list[Answered], contents: list[bytes]
+    ) -> None:
+        now, start = self._clock(), 0
+        for sent in producer.write(topic, partition, contents):
+            end = start + sent.count
+            nbytes = sum(map(len, contents[start:end]))
+            self._sent.append(_Batch(sent, jobs[start:end], now, nbytes))
+            self._nbytes += nbytes
+            start = end
 
     def settle(self, *, flush: bool) -> None:  # noqa: ARG002 - nothing is held back
         """As `Sink.settle`. SinkFailedError also where the oldest waits longer than ACK_DEADLINE_S."""
-        sent, done = self._sent, self._offsets.done
-        while sent and sent[0][0].is_done:
-            future, job, _, size = sent[0]
-            error = future.exception
+        waiting, done = self._sent, self._offsets.done
+        while waiting and waiting[0].sent.done:
+            batch = waiting[0]
+            error = batch.sent.error
             if error is not None:
                 raise failed(self._settings, "a record was not delivered", error) from error
-            sent.popleft()
-            self._nbytes -= size
-            done(job.record.partition, job.epoch, job.record.offset, job.size)
-        if sent and self._clock() - sent[0][2] > ACK_DEADLINE_S:
+            waiting.popleft()
+            self._nbytes -= batch.nbytes
+            for job in batch.jobs:
+                done(job.record.partition, job.epoch, job.record.offset, job.size)
+        if waiting and self._clock() - waiting[0].sent_at > ACK_DEADLINE_S:
             raise SinkFailedError(f"no acknowledgement for {ACK_DEADLINE_S:g} s")
 
     def rebuild(self) -> None:
@@ -94,7 +114,7 @@ class AcknowledgedSink:
         self.topics = check_topics(self._settings, serving=True)
         limits = (self.topics.predictions.record_limit, self.topics.dead_letters.record_limit)
         with explained(self._settings):
-            self._producer = KafkaProducer(**for_producer(self._settings, self._client_id, limits))
+            self._producer = BulkProducer(**for_producer(self._settings, self._client_id, limits))
 
     def close(self, timeout_s: float) -> None:
         """As `Sink.close`."""

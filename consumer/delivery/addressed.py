@@ -2,37 +2,45 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from kafka.errors import KafkaTimeoutError
+
+from consumer.delivery.bulk import BulkProducer
 
 
 @dataclass(frozen=True, slots=True)
 class Addressed:
-    """A record to be written. Without a partition it goes where its key leads, or anywhere."""
+    """A record to be written: where, and its content as `bulk.content` has it."""
 
     topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-    partition: int | None
+    partition: int
+    content: bytes
 
 
 def write_together(
-    producer: Any, records: Iterable[Addressed], *, flush_s: float, before_commit: Callable[[], None] = lambda: None
+    producer: BulkProducer,
+    records: Iterable[Addressed],
+    *,
+    flush_s: float,
+    before_commit: Callable[[], None] = lambda: None,
 ) -> None:
     """Write all of them in one transaction, or raise what the client raises: then only the topics know.
 
     A commit can report success for what was never written: every record is looked at first, and `before_commit`, where
     offsets are sent, comes after that. Beginning and ending know no time limit.
     """
+    places: dict[tuple[str, int], list[bytes]] = {}
+    for record in records:
+        places.setdefault((record.topic, record.partition), []).append(record.content)
     producer.begin_transaction()
-    futures = [
-        producer.send(
-            record.topic, value=record.value, key=record.key, headers=record.headers, partition=record.partition
-        )
-        for record in records
+    batches = [
+        sent for (topic, partition), contents in places.items() for sent in producer.write(topic, partition, contents)
     ]
     producer.flush(timeout=flush_s)
-    for future in futures:
-        future.get(timeout=0)  # raises what has become of the record
+    for sent in batches:
+        if not sent.done:
+            raise KafkaTimeoutError(f"not acknowledged within {flush_s:g} s")
+        if sent.error is not None:
+            raise sent.error
     before_commit()
     producer.commit_transaction()

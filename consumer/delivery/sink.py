@@ -5,10 +5,12 @@ it will never send, and its transactional one can report commits that were none.
 `rebuild` makes a new producer, and the loop replays.
 """
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
 from kafka.errors import AuthorizationError, KafkaError
 
+from consumer.delivery.bulk import partition_of_key
 from consumer.delivery.connection import not_allowed
 from consumer.delivery.topics import Topic, Topics
 from consumer.settings import Settings
@@ -38,6 +40,22 @@ class Answered(Protocol):
     def size(self) -> int: ...  # noqa: D102
 
 
+class Answer(Protocol):
+    """A job's prediction or dead letter; `consumer.pipeline.job.Answer` is one."""
+
+    @property
+    def job(self) -> Answered: ...  # noqa: D102
+    @property
+    def key(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...  # noqa: D102
+
+
+AnswerT = TypeVar("AnswerT", bound=Answer)
+
+
 class Sink(Protocol):
     """What both ways of delivery offer the loop."""
 
@@ -56,10 +74,8 @@ class Sink(Protocol):
     def waiting_s(self) -> float:
         """How long the oldest answer that was sent has waited for its acknowledgement."""
 
-    def send(
-        self, topic: Topic, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], job: Answered
-    ) -> bool:
-        """Take a job's answer; False where it does not fit the topic.
+    def send(self, topic: Topic, answers: Sequence[AnswerT]) -> list[AnswerT]:
+        """Take answers to jobs; those that do not fit the topic are given back.
 
         A keyed record goes where Kafka's default partitioner (murmur2) puts its key; one without goes to the partition
         that follows from the job's own: jobs of a partition then keep their order. SinkFailedError.
@@ -82,13 +98,13 @@ class Sink(Protocol):
         """Close the producer; what it still holds after `timeout_s` seconds is given up (and was never committed)."""
 
 
-def partition_of(topic: Topic, key: bytes | None, job: Answered) -> int | None:
-    """The output partition of a record without key; None: the producer's partitioner knows."""
-    return job.record.partition % topic.partitions if key is None else None
+def partition_of(key: bytes | None, job: Answered, partitions: int) -> int:
+    """The output partition of a job's answer."""
+    return job.record.partition % partitions if key is None else partition_of_key(key, partitions)
 
 
 def sendable(key: bytes | None, value: bytes | None) -> bytes | None:
-    """The value; the client cannot send a record that has neither key nor value."""
+    """The value; a record without key and value is not for every client."""
     return b"" if key is None and value is None else value
 
 

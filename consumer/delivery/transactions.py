@@ -9,20 +9,20 @@ producer that has failed once is replaced; where the group then stands is asked 
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError, KafkaTimeoutError
 from kafka.structs import MemberState
 
 from consumer.delivery.addressed import Addressed, write_together
+from consumer.delivery.bulk import BulkProducer, content, size_alone
 from consumer.delivery.connection import explained, fenced, for_transactions, not_allowed
-from consumer.delivery.dead_letters import record_size
 from consumer.delivery.offsets import Offsets
-from consumer.delivery.sink import Answered, SinkFailedError, close_producer, partition_of, sendable
+from consumer.delivery.sink import Answered, AnswerT, SinkFailedError, close_producer, failed, partition_of
 from consumer.delivery.source import Source
 from consumer.delivery.topics import Topic, Topics, check_topics
 from consumer.exits import Exit, FatalError
@@ -35,11 +35,10 @@ BYTES = 8 * 1024 * 1024
 REWIND_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+@dataclass(slots=True, eq=False)
+class _Held:
     record: Addressed
     job: Answered
-    size: int
 
 
 class TransactionalSink:
@@ -63,10 +62,10 @@ class TransactionalSink:
         self._clock = clock
         self._interval_s = settings.transaction_interval_ms / 1000
         self._timeout_s = settings.transaction_timeout_s
-        self._held: dict[tuple[int, int], dict[int, _Answer]] = {}  # by partition and epoch, then by offset
+        self._held: dict[tuple[int, int], dict[int, _Held]] = {}  # by partition and epoch, then by offset
         self._nbytes = 0
         self._due_at = 0.0
-        self._producer: Any = None
+        self._producer: BulkProducer | None = None
         self.rebuild()
 
     @property
@@ -84,21 +83,25 @@ class TransactionalSink:
         """As `Sink.waiting_s`: the loop itself waits for a transaction."""
         return 0.0
 
-    def send(
-        self, topic: Topic, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], job: Answered
-    ) -> bool:
-        """As `Sink.send`: it is held until its turn comes."""
-        size = record_size(key, value, headers)
-        if size > topic.record_limit:
-            return False
+    def send(self, topic: Topic, answers: Sequence[AnswerT]) -> list[AnswerT]:
+        """As `Sink.send`: they are held until their turn comes."""
         if self._producer is None:
             raise SinkFailedError("there is no producer")
-        record = job.record
-        self._held.setdefault((record.partition, job.epoch), {})[record.offset] = _Answer(
-            Addressed(topic.name, key, sendable(key, value), headers, partition_of(topic, key, job)), job, size
-        )
-        self._nbytes += size
-        return True
+        try:
+            partitions = self._producer.partitions(topic.name)
+        except KafkaError as error:
+            raise failed(self._settings, topic.name, error) from error
+        refused: list[AnswerT] = []
+        for answer in answers:
+            written = content(answer.key, answer.value, answer.headers)
+            if size_alone(written) > topic.record_limit:
+                refused.append(answer)
+                continue
+            job, record = answer.job, answer.job.record
+            place = Addressed(topic.name, partition_of(answer.key, job, partitions), written)
+            self._held.setdefault((record.partition, job.epoch), {})[record.offset] = _Held(place, job)
+            self._nbytes += len(written)
+        return refused
 
     def settle(self, *, flush: bool) -> None:
         """As `Sink.settle`; a transaction, where one is due."""
@@ -121,7 +124,7 @@ class TransactionalSink:
         limits = (self.topics.predictions.record_limit, self.topics.dead_letters.record_limit)
         name = f"{self._settings.group_id}-{self._settings.instance_id or self._client_id}"
         with explained(self._settings):
-            producer = KafkaProducer(
+            producer = BulkProducer(
                 **for_transactions(self._settings, self._client_id, limits, name=name, timeout_s=self._timeout_s)
             )
             try:
@@ -143,14 +146,14 @@ class TransactionalSink:
         if producer is not None:
             close_producer(producer, timeout_s)
 
-    def _ready(self) -> Iterator[_Answer]:
+    def _ready(self) -> Iterator[_Held]:
         """The answers that no job before them in their partition keeps back."""
         for (partition, epoch), answers in self._held.items():
             owned = self._offsets.of(partition)
             if owned is not None and owned.epoch == epoch:
                 yield from (answers[offset] for offset in owned.leading(answers))
 
-    def _transact(self, ready: list[_Answer], membership: Any) -> None:
+    def _transact(self, ready: list[_Held], membership: Any) -> None:
         """All or nothing; SinkFailedError: nobody here knows which."""
         done: Future[None] = Future()
 
@@ -179,8 +182,9 @@ class TransactionalSink:
         except (KafkaError, ValueError, TypeError) as error:
             raise SinkFailedError(f"a transaction: {type(error).__name__}") from error
 
-    def _publish(self, ready: list[_Answer], membership: Any) -> None:
+    def _publish(self, ready: list[_Held], membership: Any) -> None:
         producer = self._producer
+        assert producer is not None  # noqa: S101 - `send` has looked
         began = self._clock()
         write_together(
             producer,
@@ -191,19 +195,19 @@ class TransactionalSink:
         if self._clock() - began >= self._timeout_s:
             raise KafkaTimeoutError
 
-    def _positions(self, ready: list[_Answer]) -> dict[TopicPartition, OffsetAndMetadata]:
+    def _positions(self, ready: list[_Held]) -> dict[TopicPartition, OffsetAndMetadata]:
         last = {answer.job.record.partition: answer.job.record.offset for answer in ready}
         return {
             TopicPartition(self._settings.jobs_topic, partition): OffsetAndMetadata(offset + 1, "", -1)
             for partition, offset in last.items()
         }
 
-    def _settled(self, ready: list[_Answer]) -> None:
+    def _settled(self, ready: list[_Held]) -> None:
         committed = {}
         for answer in ready:
             job, record = answer.job, answer.job.record
             del self._held[record.partition, job.epoch][record.offset]
-            self._nbytes -= answer.size
+            self._nbytes -= len(answer.record.content)
             self._offsets.done(record.partition, job.epoch, record.offset, job.size)
             committed[record.partition] = record.offset + 1
         # `committable` may be further: the next job may begin after a gap. It is committed with that job.
@@ -213,4 +217,4 @@ class TransactionalSink:
     def _forget_passed(self) -> None:
         """Answers of assignments that have passed are somebody else's to give."""
         for partition, epoch in [place for place in self._held if not self._offsets.current(*place)]:
-            self._nbytes -= sum(answer.size for answer in self._held.pop((partition, epoch)).values())
+            self._nbytes -= sum(len(answer.record.content) for answer in self._held.pop((partition, epoch)).values())

@@ -1,10 +1,9 @@
 """Answers -> the records of the predictions topic: rows sliced back to their jobs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from consumer.models.runtime import Loaded
-from consumer.pipeline.job import Job
+from consumer.pipeline.job import Answer, Job
 from consumer.pipeline.predict import Answers
 from schemas import headers as names
 from schemas.codec import encode_response
@@ -12,21 +11,11 @@ from schemas.headers import continue_trace
 from schemas.messages import ContentType, Request, Response, Tensor
 from schemas.reasons import Failure, Reason, RefusedError, Stage
 
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A record to be sent, less its topic."""
-
-    key: bytes | None
-    value: bytes = field(repr=False)
-    headers: list[tuple[str, bytes]] = field(repr=False)
-
-
 # A number takes at least this many characters in JSON, its comma included; in msgpack it takes its bytes.
 _JSON_ELEMENT = 2
 
 
-def encode(model: Loaded, answers: Answers, limit: int) -> Iterator[tuple[Job, Outgoing | Failure]]:
+def encode(model: Loaded, answers: Answers, limit: int) -> Iterator[tuple[Job, Answer | Failure]]:
     """Every job of `answers`, in order, with its prediction or its failure.
 
     `limit` is what a record may have in bytes: a prediction that cannot fit is not encoded at all, since encoding
@@ -60,7 +49,7 @@ def encode(model: Loaded, answers: Answers, limit: int) -> Iterator[tuple[Job, O
         except RefusedError as refused:
             yield job, Failure(refused.reason, Stage.PUBLISH, refused.message)
             continue
-        yield job, Outgoing(job.record.key, value, [*fixed, *_echoed(job)])
+        yield job, Answer(job, job.record.key, value, [*fixed, *_echoed(job)])
 
 
 def too_large(limit: int) -> Failure:

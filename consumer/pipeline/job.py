@@ -1,7 +1,7 @@
 """A job on its way through the consumer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -56,3 +56,13 @@ class Job:
     request: Request | Failure
     bound: Bound | None = None
     deadline_ms: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Answer:
+    """A job's prediction or dead letter: a record, less its topic."""
+
+    job: Job
+    key: bytes | None
+    value: bytes | None = field(repr=False)
+    headers: list[tuple[str, bytes]] = field(repr=False)

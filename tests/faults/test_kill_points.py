@@ -119,7 +119,7 @@ def test_kill_point(
     if delivery == "exactly-once":
         assert ledger.duplicates == 0
     else:
-        # Where a process comes back, the other gives up what it has begun; behind parked jobs, nothing can be committed.
+        # Where one comes back, the other gives up what it has begun; behind parked jobs nothing can be committed.
         moved = fault in ("revocation", "broker SIGKILL") or (fault, point) == ("SIGSTOP", "park")
         bound = max(uncommitted, IN_FLIGHT + POLLED) if moved else uncommitted
         assert ledger.duplicates <= bound

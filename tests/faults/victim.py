@@ -9,14 +9,14 @@ not committed. The process goes on once FOLDER/go is there, unless it is killed 
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from consumer.app import Parts, run
 from consumer.delivery.acknowledged import AcknowledgedSink
 from consumer.delivery.offsets import Offsets
-from consumer.delivery.sink import Answered
+from consumer.delivery.sink import Answer
 from consumer.delivery.source import Source
 from consumer.delivery.topics import Topic
 from consumer.delivery.transactions import TransactionalSink
@@ -121,13 +121,11 @@ class StoppingInference(Inference):
         return collected
 
 
-def sent(send: Callable[..., bool]) -> Callable[..., bool]:
-    def stopping(
-        topic: Topic, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], job: Answered
-    ) -> bool:
-        taken = send(topic, key, value, headers, job)
+def sent(send: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    def stopping(topic: Topic, answers: Sequence[Answer]) -> list[Any]:
+        refused = send(topic, answers)
         POINT.at("send")
-        return taken
+        return refused
 
     return stopping
 
@@ -138,8 +136,8 @@ class StoppingAcknowledged(AcknowledgedSink):
         self.send = sent(super().send)  # type: ignore[method-assign]
 
     def settle(self, *, flush: bool) -> None:
-        if self._sent and self._sent[0][0].succeeded():
-            dead = self._sent[0][0].value.topic == self.topics.dead_letters.name
+        if self._sent and self._sent[0].sent.done and self._sent[0].sent.error is None:
+            dead = self._sent[0].sent.future.topic_partition.topic == self.topics.dead_letters.name
             POINT.at("dead-letter ack" if dead else "ack")
         super().settle(flush=flush)
 
@@ -151,13 +149,15 @@ class StoppingTransactions(TransactionalSink):
 
     def rebuild(self) -> None:
         super().rebuild()
-        commit = self._producer.commit_transaction
+        producer = self._producer
+        assert producer is not None
+        commit = producer.commit_transaction
 
         def stopping() -> None:
             POINT.at("offsets sent")
             commit()
 
-        self._producer.commit_transaction = stopping
+        producer.commit_transaction = stopping
 
     def _positions(self, ready: list[Any]) -> Mapping[Any, Any]:  # type: ignore[override]
         POINT.at("ack")

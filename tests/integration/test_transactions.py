@@ -16,6 +16,7 @@ from consumer.delivery.source import Source
 from consumer.delivery.transactions import TransactionalSink
 from consumer.local import LocalKafka
 from consumer.pipeline.decode import poisonous
+from consumer.pipeline.job import Answer
 from tests.conftest import Topics
 from tests.replica import options, until
 
@@ -44,7 +45,7 @@ def test_what_a_transaction_has_committed_unknown_to_this_process_is_not_taken_b
             assert owned is not None
             job, _ = poisonous(record, owned.epoch)
             owned.taken(record.offset, job.size)
-            assert sink.send(sink.topics.dead_letters, None, b"answer", [], job)
+            assert not sink.send(sink.topics.dead_letters, [Answer(job, None, b"answer", [])])
         assert offsets.jobs_in_hand == JOBS
         commit = KafkaProducer.commit_transaction
 

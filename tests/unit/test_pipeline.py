@@ -18,8 +18,8 @@ from consumer.models.signature import Signature, TensorSpec
 from consumer.pipeline.batch import Batch, Batcher
 from consumer.pipeline.bind import bind
 from consumer.pipeline.decode import HEADER_MEMORY, decode
-from consumer.pipeline.encode import Outgoing, encode
-from consumer.pipeline.job import Bound, Job
+from consumer.pipeline.encode import encode
+from consumer.pipeline.job import Answer, Bound, Job
 from consumer.pipeline.parking import Parking
 from consumer.pipeline.predict import predict
 from schemas.limits import Limits
@@ -319,7 +319,7 @@ def answers(batch: Batch) -> dict[int, Any]:
     found: dict[int, Any] = {}
     for part in predict(batch):
         for one, out in encode(batch.model, part, LIMIT):
-            if isinstance(out, Outgoing):
+            if isinstance(out, Answer):
                 outputs = msgpack.unpackb(out.value)["outputs"]
                 found[one.record.offset] = {
                     output["name"]: np.frombuffer(output["data"], "<f4").reshape(output["shape"]) for output in outputs
@@ -370,7 +370,8 @@ def test_a_prediction_carries_what_its_job_asked_to_have_echoed(double: Model) -
     [part] = predict(batch_of(double, one))
     [(same, out)] = encode(double, part, LIMIT)
     assert same is one
-    assert isinstance(out, Outgoing)
+    assert isinstance(out, Answer)
+    assert out.value is not None
     assert out.key == b"k"
     assert out.headers == [
         ("model-key", b"m"),
