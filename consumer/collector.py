@@ -6,8 +6,9 @@ objects, 55 to 75 ms with everything standing still) again and again, and all th
 
 import gc
 
-YOUNG = 50_000
-"""New containers between two collections of the youngest; 700 by default, which is what thirty jobs need."""
+YOUNG = 250_000
+"""How many more containers there have to be than at the last collection of the youngest. The jobs that may be in hand
+at a time have fewer; what reaches this was left behind in cycles."""
 
 
 def settle() -> None:

@@ -20,7 +20,7 @@ from consumer.inference import Inference, Predicted
 from consumer.models.serving import Serving
 from consumer.pipeline.batch import Batch, Batcher
 from consumer.pipeline.breaker import Breaker
-from consumer.pipeline.decode import decode, poisonous, unopened
+from consumer.pipeline.decode import Decoder, poisonous
 from consumer.pipeline.encode import encode, too_large
 from consumer.pipeline.expiry import sift
 from consumer.pipeline.job import Answer, Job
@@ -60,8 +60,7 @@ class Loop:
         wall_clock: Callable[[], float],
     ) -> None:
         self._settings = settings
-        self._limits = settings.limits
-        self._default_model = settings.default_model
+        self._decoder = Decoder(settings.limits, settings.default_model, int(settings.max_job_age_s * 1000) or None)
         self._source = source
         self._sink = sink
         self._offsets = offsets
@@ -80,7 +79,6 @@ class Loop:
         self._too_many_rows = Pressure(settings.max_in_flight_rows)
         self._too_many_parked = Pressure(settings.max_parked_jobs)
         self._breaker = Breaker(settings.dead_letter_limit, settings.dead_letter_window_s, clock)
-        self._max_age_ms = int(settings.max_job_age_s * 1000) or None
         self._reading = True
         self._sending = True
         self._deadline: Deadline | None = None  # of the drain, once there is one
@@ -131,35 +129,23 @@ class Loop:
         for records in polled:
             owned = self._offsets.of(records[0].partition)
             assert owned is not None  # noqa: S101 - the source gives only records of partitions that are owned
-            taken = 0
+            taken, jobs = 0, []
             for record in records:
                 if room <= 0:
-                    left.setdefault(record.partition, record.offset)
+                    left[record.partition] = record.offset
                     break
-                job, failure = self._read(record, owned.epoch, now_ms)
+                job, failure = self._decoder.read(record, owned.epoch, now_ms)
                 owned.taken(record.offset, job.size)
                 room -= job.size
                 taken += 1
                 if failure is None:
-                    self._router.route(job)
+                    jobs.append(job)
                 else:
                     self._bury(job, failure)
+            self._router.route(jobs)
             self._breaker.took(taken)
         for partition, offset in left.items():
             self._source.reread(partition, offset)
-
-    def _read(self, record: Any, epoch: int, now_ms: int) -> tuple[Job, Failure | None]:
-        if type(record.headers) is Unopened:
-            return unopened(record, epoch)
-        return decode(
-            record,
-            epoch,
-            now_ms=now_ms,
-            limits=self._limits,
-            default_model=self._default_model,
-            timestamp_ms=record.timestamp,
-            max_age_ms=self._max_age_ms,
-        )
 
     def _reject(self, record: Any) -> None:
         """Bury a record, unread, that has ended the processes that read it."""
@@ -170,9 +156,9 @@ class Loop:
             self._bury(job, failure)
 
     def _unpark(self, models: Iterable[str]) -> None:
-        for job in list(self._parking.leave(models)):
-            if self._offsets.current(job.record.partition, job.epoch):
-                self._router.route(job)
+        self._router.route(
+            [job for job in self._parking.leave(models) if self._offsets.current(job.record.partition, job.epoch)]
+        )
 
     # batch, predict, publish ---------------------------------------------------------------------------------------
 

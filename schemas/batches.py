@@ -31,6 +31,8 @@ MAGIC = 2
 NO_TIMESTAMP = -1  # org.apache.kafka.common.record.RecordBatch.NO_TIMESTAMP
 MOST_HEADERS = 65_536
 """A record may have so many: each takes two bytes there, and two hundred here."""
+_LONG_OR_NEGATIVE = 0x81
+"""In the first byte of a zigzag varint."""
 _DENSEST = 7
 """Bytes that a record takes at the least: its length, attributes, two deltas, two sizes, a count."""
 
@@ -227,11 +229,10 @@ def _headers(buffer: bytes, position: int, count: int) -> tuple[list[tuple[str, 
     headers: list[tuple[str, bytes | None]] = []
     raw = False
     for _ in range(count):
-        size, position = decode_varint(buffer, position)
-        if size < 0:
+        name, position = _nullable_bytes(buffer, position)
+        if name is None:
             raise ValueError("a header has less than no name")
-        name = buffer[position : position + size]
-        content, position = _nullable_bytes(buffer, position + size)
+        content, position = _nullable_bytes(buffer, position)
         try:
             headers.append((name.decode(), content))
         except UnicodeDecodeError:
@@ -241,7 +242,13 @@ def _headers(buffer: bytes, position: int, count: int) -> tuple[list[tuple[str, 
 
 
 def _nullable_bytes(buffer: bytes, position: int) -> tuple[bytes | None, int]:
-    size, position = decode_varint(buffer, position)
-    if size < 0:
-        return None, position
-    return buffer[position : position + size], position + size
+    size = buffer[position]
+    if size & _LONG_OR_NEGATIVE:
+        size, position = decode_varint(buffer, position)
+        if size < 0:
+            return None, position
+    else:
+        size >>= 1
+        position += 1
+    end = position + size
+    return buffer[position:end], end

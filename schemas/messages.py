@@ -6,7 +6,7 @@ The bodies are the Open Inference Protocol's (V2) requests and responses.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -23,8 +23,7 @@ class ContentType(StrEnum):
     JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
+class Routing(NamedTuple):
     """What a job's headers ask for, checked against their patterns.
 
     `version` and `alias` exclude each other; with neither, the version being served is meant. `expires_at` is in

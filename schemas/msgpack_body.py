@@ -8,12 +8,14 @@ raw data is not copied but viewed. It has the last word on whatever the fast one
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from msgpack import Packer, Unpacker, UnpackException, packb, unpackb
+from numpy.typing import NDArray
 
 from schemas.limits import Limits
 from schemas.messages import Request, Response, Tensor
@@ -36,7 +38,8 @@ _KEYS = 1024  # of the document, and of a tensor
 _CONTAINERS = 16 * 1024  # in any one value: an empty list costs 1 byte on the wire and 64 in memory
 
 _UNREADABLE = (ValueError, TypeError, OverflowError, MemoryError, RecursionError, UnpackException)
-_BIN_HEADERS = {0xC4: 2, 0xC5: 3, 0xC6: 5}  # first byte -> size of the header
+BIN_HEADERS = {0xC4: 2, 0xC5: 3, 0xC6: 5}
+"""First byte of raw bytes -> size of their header."""
 _READ = frozenset({"id", "model_name", "model_version", "inputs", "outputs", "parameters"})
 _READ_OF_TENSOR = frozenset({"name", "datatype", "shape"})
 
@@ -111,7 +114,7 @@ class _Walk:
     def _data(self) -> memoryview | list[Any] | None:
         """Raw bytes, a flat list, or None for anything else: another tensor may be wrong in a way that comes first."""
         data = self._next()
-        if header := _BIN_HEADERS.get(data[0]):
+        if header := BIN_HEADERS.get(data[0]):
             return data[header:]
         if data[0] & 0xF0 != 0x90 and data[0] not in (0xDC, 0xDD):
             return None
@@ -182,6 +185,43 @@ def dump_response(response: Response) -> bytes:
     parts.append(_OUTPUTS)
     _add_tensors(parts, response.outputs)
     return b"".join(parts)
+
+
+class ResponseRows:
+    """Bodies of predictions that differ in little but their rows: all of the same outputs, none of them BYTES.
+
+    As `dump_response` writes them; arrays are copied once, into the body. ValueError: a dtype that the contract does
+    not have.
+    """
+
+    def __init__(self, model_name: str, model_version: str, outputs: Mapping[str, NDArray[Any]]) -> None:
+        self._model = model_name, model_version
+        self._outputs = [(name, datatype_of(array), array.shape[1:]) for name, array in outputs.items()]
+        arrays = [little_endian(array, DTYPES[datatype_of(array)]) for array in outputs.values()]
+        self._memories = [array.reshape(-1).view(np.uint8).data for array in arrays]
+        self._row_bytes = [array[:1].nbytes for array in arrays]
+        self._heads: dict[int, list[bytes]] = {}
+        self.row_bytes = sum(self._row_bytes)
+        """What a row takes."""
+
+    def body(self, start: int, stop: int, identifier: str | None, parameters: Any) -> bytes:
+        """The body of the prediction of these rows. RefusedError(output-too-large): past the 4 GiB of a msgpack bin."""
+        heads = self._heads.get(stop - start) or self._heads_of(stop - start)
+        if identifier is None and parameters is None:
+            parts: list[Any] = [_response_head(3, *self._model)]
+        else:
+            keys = 3 + (identifier is not None) + (parameters is not None)
+            parts = [_response_head(keys, *self._model)]
+            _add_common(parts, identifier, parameters)
+        for head, memory, row in zip(heads, self._memories, self._row_bytes, strict=True):
+            parts += (head, memory[start * row : stop * row])
+        return b"".join(parts)
+
+    def _heads_of(self, rows: int) -> list[bytes]:
+        heads = [_tensor_head(name, datatype, (rows, *dims)) for name, datatype, dims in self._outputs]
+        heads[0] = _OUTPUTS + _list_head(len(heads)) + heads[0]
+        self._heads[rows] = heads
+        return heads
 
 
 _ID = packb("id")

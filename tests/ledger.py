@@ -28,6 +28,7 @@ class Ledger:
             | {
                 "group.id": f"ledger-{topics.jobs}",
                 "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",  # of a topic that was made anew, all is to be read
                 "isolation.level": "read_committed",
             }
         )

@@ -1,13 +1,12 @@
 """Record -> Job, or the Failure that its headers, size, expiry or body earn, in the contract's order."""
 
-from dataclasses import replace
-
-from consumer.pipeline.expiry import NO_TIMESTAMP, deadline, expired
+from consumer.pipeline.expiry import deadline, expired
+from consumer.pipeline.forms import Forms, data_in, data_of
 from consumer.pipeline.job import Job, Record
-from schemas.codec import count_values, decode_request
+from schemas.codec import count_values
 from schemas.headers import Unopened, header_bytes, read_routing
 from schemas.limits import Limits
-from schemas.messages import Request, Routing
+from schemas.messages import ContentType, Request, Routing
 from schemas.reasons import Failure, Reason, RefusedError, Stage
 
 # What kafka-python takes for a header beside its bytes: a pair, two objects, a place in a list.
@@ -18,65 +17,94 @@ OBJECT_MEMORY = 72
 UNREAD = Failure(Reason.BAD_HEADER, Stage.DECODE, "the headers could not be read")
 
 
-def decode(
-    record: Record,
-    epoch: int,
-    *,
-    now_ms: int,
-    limits: Limits,
-    default_model: str | None,
-    timestamp_ms: int = NO_TIMESTAMP,
-    max_age_ms: int | None = None,
-) -> tuple[Job, Failure | None]:
-    """Read a record's headers and body.
+class Decoder:
+    """Reads records' headers and bodies. A job whose record is older than `max_age_ms` is expired; None: none is."""
 
-    `timestamp_ms` is the record's; a job whose record is older than `max_age_ms` is expired. None: none is.
+    def __init__(self, limits: Limits, default_model: str | None, max_age_ms: int | None = None) -> None:
+        self._limits = limits
+        self._default_model = default_model
+        self._max_age_ms = max_age_ms
+        self._forms = Forms()
 
-    The contract's order decides which reason is given where several hold: header, size, expiry, model, body. A body
-    that cannot be read is therefore kept in `Job.request`, to be told once the model is known to be there.
-    """
-    in_headers = header_bytes(record.headers)
-    value = record.value
-    size = _size(record, in_headers)
-    try:
-        routing = read_routing(record.headers)
-    except RefusedError as refused:
-        return Job(record, epoch, size, Routing(), UNREAD), Failure(refused.reason, Stage.DECODE, refused.message)
-    if routing.model_key is None:
-        if default_model is None:
-            message = "the job has no model-key header and the consumer no LOADONCE_DEFAULT_MODEL"
-            return Job(record, epoch, size, routing, UNREAD), Failure(Reason.MISSING_MODEL_KEY, Stage.ROUTE, message)
-        routing = replace(routing, model_key=default_model)
-    if len(record.headers) > limits.headers:
-        message = f"{len(record.headers)} headers; {limits.headers} are allowed"
-        return Job(record, epoch, size, routing, UNREAD), Failure(Reason.TOO_LARGE, Stage.DECODE, message)
-    if in_headers > limits.header_bytes:
+    def read(self, record: Record, epoch: int, now_ms: int) -> tuple[Job, Failure | None]:
+        """The job that a record holds, and why it fails already.
+
+        The contract's order decides which reason is given where several hold: header, size, expiry, model, body. A body
+        that cannot be read is therefore kept in `Job.form`, to be told once the model is known to be there.
+        """
+        if type(record.headers) is Unopened:
+            return _unread(record, epoch, 0), record.headers.failure
+        in_headers = header_bytes(record.headers)
+        size = _size(record, in_headers)
+        try:
+            routing = read_routing(record.headers)
+        except RefusedError as refused:
+            return _unread(record, epoch, size), Failure(refused.reason, Stage.DECODE, refused.message)
+        if routing.model_key is None:
+            if self._default_model is None:
+                message = "the job has no model-key header and the consumer no LOADONCE_DEFAULT_MODEL"
+                return _unread(record, epoch, size), Failure(Reason.MISSING_MODEL_KEY, Stage.ROUTE, message)
+            routing = routing._replace(model_key=self._default_model)
+        job = Job(record, epoch, size, routing, UNREAD)
+        too_large = _too_large(len(record.headers), in_headers, self._limits)
+        if too_large is not None:
+            return job, too_large
+        if self._max_age_ms is not None or routing.expires_at is not None:
+            job.deadline_ms = deadline(routing, record.timestamp, self._max_age_ms)
+        failure = None if self._is_known(job) else self._read_body(job)
+        if failure is None or failure.reason is not Reason.TOO_LARGE:
+            failure = None if job.deadline_ms is None else expired(job, now_ms)
+        return job, failure
+
+    def _is_known(self, job: Job) -> bool:
+        """Give the job what its body says, where it is of a known frame: what is around its data need not be read."""
+        body = job.record.value
+        if body is None or job.routing.content_type is not ContentType.MSGPACK:
+            return False
+        known = self._forms.known(body)
+        if known is None:
+            return False
+        text = known.frame.text
+        if text is not None:
+            try:
+                job.id = body[text[0] : text[1]].decode()
+            except UnicodeDecodeError:
+                return False
+        job.form, job.data, job.parameters = known.form, data_in(body, known.frame), known.parameters
+        return True
+
+    def _read_body(self, job: Job) -> Failure | None:
+        """Give the job what its body says, or why it says nothing."""
+        body = job.record.value
+        try:
+            job.form, request = self._forms.read(body, job.routing.content_type, self._limits)
+        except RefusedError as refused:
+            job.form = Failure(refused.reason, Stage.DECODE, refused.message)
+            return job.form
+        job.data, job.id, job.parameters = data_of(request), request.id, request.parameters
+        job.size += _grown(request, len(body or b""))
+        return None
+
+
+def _unread(record: Record, epoch: int, size: int) -> Job:
+    return Job(record, epoch, size, Routing(), UNREAD)
+
+
+def _too_large(headers: int, in_headers: int, limits: Limits) -> Failure | None:
+    if headers > limits.headers:
+        message = f"{headers} headers; {limits.headers} are allowed"
+    elif in_headers > limits.header_bytes:
         message = f"{in_headers} bytes of headers; {limits.header_bytes} are allowed"
-        return Job(record, epoch, size, routing, UNREAD), Failure(Reason.TOO_LARGE, Stage.DECODE, message)
-    request: Request | Failure
-    try:
-        request = decode_request(value, routing.content_type, limits)
-    except RefusedError as refused:
-        request = Failure(refused.reason, Stage.DECODE, refused.message)
     else:
-        size += _grown(request, len(value or b""))
-    job = Job(record, epoch, size, routing, request, deadline_ms=deadline(routing, timestamp_ms, max_age_ms))
-    if isinstance(request, Failure) and request.reason is Reason.TOO_LARGE:
-        return job, request
-    return job, expired(job, now_ms)
-
-
-def unopened(record: Record, epoch: int) -> tuple[Job, Failure]:
-    """A record of which nothing is known but its position, and why."""
-    assert isinstance(record.headers, Unopened)  # noqa: S101 - the loop has looked
-    return Job(record, epoch, 0, Routing(), UNREAD), record.headers.failure
+        return None
+    return Failure(Reason.TOO_LARGE, Stage.DECODE, message)
 
 
 def poisonous(record: Record, epoch: int) -> tuple[Job, Failure]:
     """A record that is not to be opened: it has ended the processes that did."""
     message = "the process that had this job, and no other in hand, ended without an answer"
     size = _size(record, header_bytes(record.headers))
-    return Job(record, epoch, size, Routing(), UNREAD), Failure(Reason.POISON, Stage.PREDICT, message)
+    return _unread(record, epoch, size), Failure(Reason.POISON, Stage.PREDICT, message)
 
 
 def _size(record: Record, in_headers: int) -> int:

@@ -1,14 +1,18 @@
 """Answers -> the records of the predictions topic: rows sliced back to their jobs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
 
 from consumer.models.runtime import Loaded
-from consumer.pipeline.job import Answer, Job
+from consumer.pipeline.job import Answer, Bound, Job
 from consumer.pipeline.predict import Answers
 from schemas import headers as names
 from schemas.codec import encode_response
 from schemas.headers import continue_trace
-from schemas.messages import ContentType, Request, Response, Tensor
+from schemas.messages import ContentType, Response, Tensor
+from schemas.msgpack_body import ResponseRows
 from schemas.reasons import Failure, Reason, RefusedError, Stage
 
 # A number takes at least this many characters in JSON, its comma included; in msgpack it takes its bytes.
@@ -26,30 +30,57 @@ def encode(model: Loaded, answers: Answers, limit: int) -> Iterator[tuple[Job, A
         for job in answers.jobs:
             yield job, outputs
         return
-    version = str(model.version)
-    fixed = [(names.MODEL_KEY, model.key.encode()), (names.MODEL_VERSION, version.encode())]
+    bodies, headers = _Bodies(model, outputs, limit), _Headers(model)
     start = 0
     for job, bound in zip(answers.jobs, answers.bounds, strict=True):
         stop = start + bound.rows
-        request = job.request
-        assert isinstance(request, Request)  # noqa: S101 - a job without one never reaches a batch
-        response = Response(
-            model_name=model.key,
-            model_version=version,
-            outputs=tuple([Tensor(name, outputs[name][start:stop]) for name in bound.outputs or outputs]),
-            id=request.id,
-            parameters=request.parameters,
-        )
+        value = bodies.of(job, bound, start, stop)
         start = stop
-        if _least_size(response, job.routing.content_type) > limit:
-            yield job, too_large(limit)
-            continue
+        if isinstance(value, Failure):
+            yield job, value
+        else:
+            yield job, Answer(job, job.record.key, value, headers.of(job))
+
+
+class _Bodies:
+    """Of the predictions of one batch."""
+
+    def __init__(self, model: Loaded, outputs: Mapping[str, NDArray[Any]], limit: int) -> None:
+        self._name = model.key
+        self._version = str(model.version)
+        self._outputs = outputs
+        self._limit = limit
+        self._rows: dict[tuple[str, ...] | None, ResponseRows | None] = {}
+
+    def of(self, job: Job, bound: Bound, start: int, stop: int) -> bytes | Failure:
+        """The body of a job's prediction."""
+        asked, content_type = bound.outputs, job.routing.content_type
         try:
-            value = encode_response(response, job.routing.content_type)
+            if content_type is ContentType.MSGPACK:
+                rows = self._rows[asked] if asked in self._rows else self._rows_of(asked)
+                if rows is not None:
+                    if rows.row_bytes * bound.rows > self._limit:
+                        return too_large(self._limit)
+                    return rows.body(start, stop, job.id, job.parameters)
+            response = Response(
+                model_name=self._name,
+                model_version=self._version,
+                outputs=tuple([Tensor(name, self._outputs[name][start:stop]) for name in asked or self._outputs]),
+                id=job.id,
+                parameters=job.parameters,
+            )
+            if _least_size(response, content_type) > self._limit:
+                return too_large(self._limit)
+            return encode_response(response, content_type)
         except RefusedError as refused:
-            yield job, Failure(refused.reason, Stage.PUBLISH, refused.message)
-            continue
-        yield job, Answer(job, job.record.key, value, [*fixed, *_echoed(job)])
+            return Failure(refused.reason, Stage.PUBLISH, refused.message)
+
+    def _rows_of(self, asked: tuple[str, ...] | None) -> ResponseRows | None:
+        """What writes these outputs without looking at each; None where some are BYTES."""
+        outputs = self._outputs if asked is None else {name: self._outputs[name] for name in asked}
+        plain = not any(array.dtype.hasobject for array in outputs.values())
+        rows = self._rows[asked] = ResponseRows(self._name, self._version, outputs) if plain else None
+        return rows
 
 
 def too_large(limit: int) -> Failure:
@@ -65,14 +96,33 @@ def _least_size(response: Response, content_type: ContentType) -> int:
     return sum([array.size if array.dtype.hasobject else array.nbytes for array in arrays])
 
 
-def _echoed(job: Job) -> Iterator[tuple[str, bytes]]:
-    routing = job.routing
-    yield names.CONTENT_TYPE, routing.content_type.encode()
-    if routing.correlation_id is not None:
-        yield names.CORRELATION_ID, routing.correlation_id
-    if routing.traceparent is not None:
-        yield names.TRACEPARENT, continue_trace(routing.traceparent)
-        if routing.tracestate is not None:
-            yield names.TRACESTATE, routing.tracestate
-    record = job.record
-    yield names.JOB_POSITION, f"{record.topic}/{record.partition}/{record.offset}".encode()
+class _Headers:
+    """Of the predictions of one batch."""
+
+    def __init__(self, model: Loaded) -> None:
+        version = str(model.version).encode()
+        self._same = {
+            content_type: [
+                (names.MODEL_KEY, model.key.encode()),
+                (names.MODEL_VERSION, version),
+                (names.CONTENT_TYPE, content_type.encode()),
+            ]
+            for content_type in ContentType
+        }
+        self._places: dict[int, bytes] = {}
+
+    def of(self, job: Job) -> list[tuple[str, bytes]]:
+        """What says whose prediction it is, and what is echoed."""
+        routing, record = job.routing, job.record
+        headers = self._same[routing.content_type].copy()
+        if routing.correlation_id is not None:
+            headers.append((names.CORRELATION_ID, routing.correlation_id))
+        if routing.traceparent is not None:
+            headers.append((names.TRACEPARENT, continue_trace(routing.traceparent)))
+            if routing.tracestate is not None:
+                headers.append((names.TRACESTATE, routing.tracestate))
+        partition = record.partition
+        if partition not in self._places:
+            self._places[partition] = f"{record.topic}/{partition}/".encode()
+        headers.append((names.JOB_POSITION, self._places[partition] + b"%d" % record.offset))
+        return headers

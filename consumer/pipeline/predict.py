@@ -1,6 +1,6 @@
 """Batch -> answers: stack, call the model, split where it fails until the job at fault stands alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ def predict(batch: Batch) -> list[Answers]:
 
 def _predict(model: Loaded, jobs: tuple[Job, ...], bounds: tuple[Bound, ...]) -> list[Answers]:
     try:
-        outputs = _call(model, bounds)
+        outputs = _call(model, jobs, bounds)
     except Exception as error:  # noqa: BLE001 - a model may raise anything; it is the job's failure, not the process's
         if len(jobs) == 1:
             return [Answers(jobs, bounds, _failure(error))]
@@ -39,12 +39,13 @@ def _predict(model: Loaded, jobs: tuple[Job, ...], bounds: tuple[Bound, ...]) ->
     return [Answers(jobs, bounds, outputs)]
 
 
-def _call(model: Loaded, bounds: Sequence[Bound]) -> Mapping[str, NDArray[Any]]:
-    if len(bounds) == 1:
-        inputs = bounds[0].arrays
-    else:
-        inputs = {name: np.concatenate([bound.arrays[name] for bound in bounds]) for name in bounds[0].arrays}
+def _call(model: Loaded, jobs: tuple[Job, ...], bounds: tuple[Bound, ...]) -> Mapping[str, NDArray[Any]]:
     rows = sum([bound.rows for bound in bounds])
+    first = bounds[0]
+    inputs = {}
+    for index, name in enumerate(first.names):
+        parts = [job.data[bound.order[index]] for job, bound in zip(jobs, bounds, strict=True)]
+        inputs[name] = _stacked(parts, first.dtypes[index], (rows, *first.layout[index]))
     if rows == 0:
         # Many a graph cannot run on no rows: run on one row of zeros, and keep none of it.
         inputs = {name: _one_row(array) for name, array in inputs.items()}
@@ -54,6 +55,13 @@ def _call(model: Loaded, bounds: Sequence[Bound]) -> Mapping[str, NDArray[Any]]:
         if array.ndim == 0 or array.shape[0] != expected:
             raise _NotRowAlignedError(f"output '{name}' has shape {list(array.shape)} for {expected} rows")
     return outputs if rows else {name: array[:0] for name, array in outputs.items()}
+
+
+def _stacked(parts: list[Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """One array of all jobs' elements, in order; of a single job it is a view."""
+    if dtype.hasobject:
+        return np.concatenate([part.reshape(-1) for part in parts]).reshape(shape)
+    return np.ndarray(shape, dtype, parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def _one_row(array: NDArray[Any]) -> NDArray[Any]:

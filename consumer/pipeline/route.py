@@ -1,6 +1,7 @@
 """Job -> the queue of the model that answers it, the parking of those that wait for one, or its failure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from consumer.models.runtime import Loaded
 from consumer.pipeline.batch import Batcher
@@ -31,23 +32,29 @@ class Router:
         self._bury = bury
         self._clock = clock
 
-    def route(self, job: Job) -> None:
-        """A job that could be decoded, now or after it was parked."""
-        routing = job.routing
-        assert routing.model_key is not None  # noqa: S101 - decode gives the default or fails the job
-        model = self._resolve(routing.model_key, routing.version, routing.alias)
-        if model is None or (isinstance(model, Loaded) and self._parking.must_precede(routing.model_key)):
-            self._parking.park(routing.model_key, job)
-        elif isinstance(model, Failure):
-            self._bury(job, model)
-        else:
-            self._queue(job, model)
+    def route(self, jobs: Iterable[Job]) -> None:
+        """Jobs that could be decoded, in order, now or after they were parked."""
+        answering: dict[tuple[Any, ...], Loaded] = {}
+        now = self._clock()
+        for job in jobs:
+            routing = job.routing
+            key = routing.model_key
+            assert key is not None  # noqa: S101 - decode gives the default or fails the job
+            asked = key, routing.version, routing.alias
+            model = answering.get(asked) or self._resolve(*asked)
+            if model is None or (isinstance(model, Loaded) and self._parking.must_precede(key)):
+                self._parking.park(key, job)
+            elif isinstance(model, Failure):
+                self._bury(job, model)
+            else:
+                answering[asked] = model  # models come and go when they are polled, not between these jobs
+                self._queue(job, model, now)
 
-    def _queue(self, job: Job, model: Loaded) -> None:
-        request = job.request
-        bound = request if isinstance(request, Failure) else bind(request, model.signature)
+    def _queue(self, job: Job, model: Loaded, now: float) -> None:
+        form = job.form
+        bound = form if isinstance(form, Failure) else bind(form, model.signature)
         if isinstance(bound, Failure):
             self._bury(job, bound)
         else:
             model.retain()
-            self._batcher.add(job, model, bound, self._clock())
+            self._batcher.add(job, model, bound, now)

@@ -14,7 +14,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from consumer.delivery.dead_letters import dead_letter, record_size
 from consumer.models.serving import Serving
 from consumer.pipeline.batch import Batcher
-from consumer.pipeline.decode import decode
+from consumer.pipeline.decode import Decoder
 from consumer.pipeline.encode import encode
 from consumer.pipeline.job import Job
 from consumer.pipeline.parking import Parking
@@ -82,6 +82,7 @@ class Passage:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._parking = Parking()
+        self._decoder = Decoder(LIMITS, None, MAX_AGE_MS)
         self._batcher = Batcher(max_rows=256, max_delay_s=0)
         self._router = Router(serving.resolve, self._parking, self._batcher, bury=self._bury, clock=lambda: 0.0)
         self._answered: set[int] = set()
@@ -115,8 +116,7 @@ class Passage:
         deadline = time.monotonic() + LOOK_S
         while len(self._parking) or len(self._batcher):
             assert time.monotonic() < deadline, "jobs still wait for a model"
-            for job in list(self._parking.leave(self._serving.poll())):
-                self._router.route(job)
+            self._router.route(list(self._parking.leave(self._serving.poll())))
             if not self._answer():
                 time.sleep(0.0005)
             self._check_letters()
@@ -130,17 +130,9 @@ class Passage:
         size = _size(record)
         before = _traced()
         began = time.perf_counter()
-        job, failure = decode(
-            record,
-            1,
-            now_ms=NOW_MS,
-            limits=LIMITS,
-            default_model=None,
-            timestamp_ms=record.timestamp,
-            max_age_ms=MAX_AGE_MS,
-        )
+        job, failure = self._decoder.read(record, 1, NOW_MS)
         if failure is None:
-            self._router.route(job)
+            self._router.route([job])
         else:
             self._bury(job, failure)
         self.slowest_s = max(self.slowest_s, time.perf_counter() - began)

@@ -1,16 +1,15 @@
 """Jobs that come too late, when they are read and when they are to be predicted."""
 
 import msgpack
-import numpy as np
 import pytest
 
 from consumer.models.runtime import Loaded
 from consumer.pipeline.batch import Batch
-from consumer.pipeline.decode import decode
+from consumer.pipeline.decode import Decoder
 from consumer.pipeline.expiry import NO_TIMESTAMP, deadline, expired, sift
-from consumer.pipeline.job import Bound, Job
+from consumer.pipeline.job import Bound, Form, Job
 from schemas.limits import Limits
-from schemas.messages import Request, Routing, Tensor
+from schemas.messages import Routing
 from schemas.reasons import Failure, Reason, Stage
 from tests.unit.test_pipeline import Record
 
@@ -40,15 +39,8 @@ def test_the_rule_that_comes_first_holds(
 def read(
     *headers: tuple[str, bytes], timestamp_ms: int = NO_TIMESTAMP, max_age_ms: int | None = None, body: bytes = BODY
 ) -> tuple[Job, Failure | None]:
-    return decode(
-        Record(body, (("model-key", b"m"), *headers)),
-        1,
-        now_ms=NOW_MS,
-        limits=Limits(body_bytes=1_000),
-        default_model=None,
-        timestamp_ms=timestamp_ms,
-        max_age_ms=max_age_ms,
-    )
+    record = Record(body, (("model-key", b"m"), *headers), timestamp=timestamp_ms)
+    return Decoder(Limits(body_bytes=1_000), None, max_age_ms).read(record, 1, NOW_MS)
 
 
 def test_a_job_older_than_allowed_is_expired_and_says_by_which_rule() -> None:
@@ -77,9 +69,8 @@ def test_size_comes_before_expiry_and_a_body_after_it() -> None:
 
 
 def a_job(deadline_ms: int | None, expires_at: int | None = None) -> Job:
-    array = np.zeros((1, 1), np.float32)
-    request = Request((Tensor("x", array),))
-    return Job(Record(), 1, 0, Routing(model_key="m", expires_at=expires_at), request, deadline_ms=deadline_ms)
+    form = Form(("x",), ("FP32",), ((1, 1),), None)
+    return Job(Record(), 1, 0, Routing(model_key="m", expires_at=expires_at), form, deadline_ms=deadline_ms)
 
 
 def test_a_job_that_waited_too_long_is_told_apart() -> None:
@@ -93,7 +84,7 @@ def test_a_job_that_waited_too_long_is_told_apart() -> None:
 
 def batch_of(*jobs: Job) -> Batch:
     model: Loaded = object()  # type: ignore[assignment] # is passed on and never called
-    bounds = tuple(Bound({"x": np.full((1, 1), number)}, 1, ((1,),), None) for number, _ in enumerate(jobs))
+    bounds = tuple(Bound((), (), (), number, (), None) for number, _ in enumerate(jobs))
     return Batch(model, jobs, bounds)
 
 
@@ -103,7 +94,7 @@ def test_a_batch_goes_on_without_what_has_expired() -> None:
 
     assert batch is not None
     assert batch.jobs == (jobs[0], jobs[2])
-    assert [bound.arrays["x"][0, 0] for bound in batch.bounds] == [0, 2]
+    assert [bound.rows for bound in batch.bounds] == [0, 2]
     assert [(job, failure.reason) for job, failure in late] == [(jobs[1], Reason.EXPIRED), (jobs[3], Reason.EXPIRED)]
 
 

@@ -17,11 +17,14 @@ from consumer.models.servable import Servable
 from consumer.models.signature import Signature, TensorSpec
 from consumer.pipeline.batch import Batch, Batcher
 from consumer.pipeline.bind import bind
-from consumer.pipeline.decode import HEADER_MEMORY, decode
+from consumer.pipeline.decode import HEADER_MEMORY, Decoder
 from consumer.pipeline.encode import encode
-from consumer.pipeline.job import Answer, Bound, Job
+from consumer.pipeline.expiry import NO_TIMESTAMP
+from consumer.pipeline.forms import Forms, data_of
+from consumer.pipeline.job import Answer, Bound, Form, Job
 from consumer.pipeline.parking import Parking
 from consumer.pipeline.predict import predict
+from schemas.codec import encode_request
 from schemas.limits import Limits
 from schemas.messages import ContentType, RawHeaders, Request, Routing, Tensor
 from schemas.reasons import Failure, Reason, Stage
@@ -41,6 +44,7 @@ class Record:
     topic: str = "jobs"
     partition: int = 0
     offset: int = 0
+    timestamp: int = NO_TIMESTAMP
 
 
 def signature(*inputs: TensorSpec, rows: int | None = None) -> Signature:
@@ -107,13 +111,22 @@ def fussy(servables: Servables) -> Model:
     return model(servables.fussy, key="fussy")
 
 
-def job(array: NDArray[Any], offset: int = 0, **request: Any) -> Job:
-    return Job(Record(offset=offset, key=b"k"), 1, 0, Routing(model_key="m"), Request((Tensor("x", array),), **request))
+def form(request: Request) -> Form:
+    return Forms().read(encode_request(request, ContentType.MSGPACK), ContentType.MSGPACK, Limits())[0]
+
+
+TO_M = Routing(model_key="m")
+
+
+def job(array: NDArray[Any], offset: int = 0, routing: Routing = TO_M, **request: Any) -> Job:
+    asked = Request((Tensor("x", array),), **request)
+    record = Record(offset=offset, key=b"k")
+    return Job(record, 1, 0, routing, form(asked), data_of(asked), asked.id, asked.parameters)
 
 
 def bound(job: Job, takes: Signature = ONE) -> Bound:
-    assert isinstance(job.request, Request)
-    result = bind(job.request, takes)
+    assert isinstance(job.form, Form)
+    result = bind(job.form, takes)
     assert isinstance(result, Bound), result
     return result
 
@@ -132,13 +145,13 @@ TO = ("model-key", b"m")
 def read(
     value: bytes | None, *headers: tuple[str, bytes | None], default: str | None = None
 ) -> tuple[Job, Failure | None]:
-    return decode(Record(value, headers), 1, now_ms=NOW_MS, limits=Limits(rows=10), default_model=default)
+    return Decoder(Limits(rows=10), default).read(Record(value, headers), 1, NOW_MS)
 
 
 def test_a_good_job_is_read() -> None:
     job, failure = read(BODY, TO)
     assert failure is None
-    assert isinstance(job.request, Request)
+    assert isinstance(job.form, Form)
     assert job.size == len(BODY) + len("model-key") + 1 + HEADER_MEMORY
 
 
@@ -152,7 +165,7 @@ def test_a_good_job_is_read() -> None:
 )
 def test_what_takes_more_memory_than_bytes_counts_with_its_memory(inflated: dict[str, Any], values: int) -> None:
     job, _ = read(msgpack.packb(inflated), TO)
-    assert isinstance(job.request, Request)
+    assert isinstance(job.form, Form)
     assert job.size > 64 * values
 
 
@@ -164,8 +177,8 @@ def test_the_default_model_stands_in_for_a_missing_header() -> None:
 def test_an_unreadable_body_waits_for_its_model_to_be_known() -> None:
     job, failure = read(b"\xc1", TO)
     assert failure is None
-    assert isinstance(job.request, Failure)
-    assert job.request.reason is Reason.BAD_BODY
+    assert isinstance(job.form, Failure)
+    assert job.form.reason is Reason.BAD_BODY
 
 
 @pytest.mark.parametrize(
@@ -196,7 +209,7 @@ ANY_HEADERS = st.lists(st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), st
 @given(st.one_of(st.none(), st.binary(max_size=200)), ANY_HEADERS)
 def test_whatever_comes_is_a_job_or_a_failure(value: bytes | None, headers: list[tuple[str, bytes | None]]) -> None:
     job, failure = read(value, *headers)
-    assert failure is not None or isinstance(job.request, Request | Failure)
+    assert failure is not None or isinstance(job.form, Form | Failure)
 
 
 # bind --------------------------------------------------------------------------------------------------------------
@@ -207,16 +220,17 @@ A, B = Tensor("a", np.zeros((3, 2), "f4")), Tensor("b", np.zeros((3, 5), "i4"))
 
 @pytest.mark.parametrize("inputs", [(A, B), (B, A)])
 def test_inputs_are_found_by_name(inputs: tuple[Tensor, ...]) -> None:
-    result = bind(Request(inputs), TWO)
+    result = bind(form(Request(inputs)), TWO)
     assert isinstance(result, Bound)
-    assert list(result.arrays) == ["a", "b"]
+    assert result.names == ("a", "b")
+    assert [inputs[place].name for place in result.order] == ["a", "b"]
     assert (result.rows, result.layout) == (3, ((2,), (5,)))
 
 
 def test_a_model_of_one_input_takes_its_tensor_by_any_name() -> None:
-    result = bind(Request((Tensor("whatever", np.zeros((1, 1), "f4")),)), ONE)
+    result = bind(form(Request((Tensor("whatever", np.zeros((1, 1), "f4")),))), ONE)
     assert isinstance(result, Bound)
-    assert list(result.arrays) == ["x"]
+    assert result.names == ("x",)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +248,7 @@ def test_a_model_of_one_input_takes_its_tensor_by_any_name() -> None:
     ],
 )
 def test_what_the_model_does_not_take(request_: Request, says: str) -> None:
-    result = bind(request_, TWO)
+    result = bind(form(request_), TWO)
     assert isinstance(result, Failure)
     assert (result.reason, result.stage) == (Reason.BAD_INPUT, Stage.PREDICT)
     assert says in result.message
@@ -242,12 +256,12 @@ def test_what_the_model_does_not_take(request_: Request, says: str) -> None:
 
 def test_a_model_of_a_fixed_number_of_rows_takes_no_other() -> None:
     fixed = signature(TensorSpec("x", "FP32", (4, 1)), rows=4)
-    assert isinstance(bind(Request((Tensor("x", np.zeros((4, 1), "f4")),)), fixed), Bound)
-    assert isinstance(bind(Request((Tensor("x", np.zeros((3, 1), "f4")),)), fixed), Failure)
+    assert isinstance(bind(form(Request((Tensor("x", np.zeros((4, 1), "f4")),))), fixed), Bound)
+    assert isinstance(bind(form(Request((Tensor("x", np.zeros((3, 1), "f4")),))), fixed), Failure)
 
 
 def test_an_output_asked_for_twice_is_given_once() -> None:
-    result = bind(Request((A, B), outputs=("y", "y")), TWO)
+    result = bind(form(Request((A, B), outputs=("y", "y"))), TWO)
     assert isinstance(result, Bound)
     assert result.outputs == ("y",)
 
@@ -360,13 +374,8 @@ def test_outputs_that_do_not_follow_the_rows_are_the_models_failure(servables: S
 
 
 def test_a_prediction_carries_what_its_job_asked_to_have_echoed(double: Model) -> None:
-    one = Job(
-        Record(offset=7, key=b"k"),
-        1,
-        0,
-        Routing(model_key="m", content_type=ContentType.JSON, correlation_id=b"\xff"),
-        Request((Tensor("x", np.ones((1, 1), "f4")),), id="i", parameters={"p": 1}),
-    )
+    routing = Routing(model_key="m", content_type=ContentType.JSON, correlation_id=b"\xff")
+    one = job(np.ones((1, 1), "f4"), 7, routing, id="i", parameters={"p": 1})
     [part] = predict(batch_of(double, one))
     [(same, out)] = encode(double, part, LIMIT)
     assert same is one
@@ -435,13 +444,7 @@ def test_a_version_that_was_loaded_again_does_not_overtake_itself(servables: Ser
 def test_a_prediction_that_cannot_fit_is_not_encoded(
     monkeypatch: pytest.MonkeyPatch, double: Model, content_type: ContentType
 ) -> None:
-    large = Job(
-        Record(),
-        1,
-        0,
-        Routing(model_key="m", content_type=content_type),
-        Request((Tensor("x", np.zeros((1, LIMIT), "f4")),)),
-    )
+    large = job(np.zeros((1, LIMIT), "f4"), routing=Routing(model_key="m", content_type=content_type))
     [part] = predict(batch_of(double, large))
     monkeypatch.setattr("consumer.pipeline.encode.encode_response", None)  # it would be called in vain
     [(_, out)] = encode(double, part, LIMIT)
