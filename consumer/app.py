@@ -54,11 +54,16 @@ class Parts:
     transactions: Callable[..., Sink] = TransactionalSink
 
 
-def run(settings: Settings, stop: Stop, parts: Parts = Parts()) -> Exit:
-    """Serve until `stop`. FatalError says in one line why that cannot be, or can no longer be."""
+def run(
+    settings: Settings, stop: Stop, parts: Parts = Parts(), on_listening: Callable[[int], object] = lambda _port: None
+) -> Exit:
+    """Serve until `stop`. FatalError says in one line why that cannot be, or can no longer be.
+
+    `on_listening` is told the port of the HTTP endpoint.
+    """
     logs.configure(settings.log_format, settings.log_level)
     try:
-        _serve(settings, stop, parts)
+        _serve(settings, stop, parts, on_listening)
     except StoppedWhileStartingError:
         logs.logger().info("stopped before the loop began")
     return Exit.OK
@@ -77,7 +82,7 @@ def _end(why: str) -> None:
     os._exit(Exit.STUCK)
 
 
-def _serve(settings: Settings, stop: Stop, parts: Parts) -> None:
+def _serve(settings: Settings, stop: Stop, parts: Parts, on_listening: Callable[[int], object]) -> None:
     require_fast_crc()
     if isinstance(settings.model_store, Path) and not settings.model_store.is_dir():
         raise FatalError(
@@ -97,6 +102,7 @@ def _serve(settings: Settings, stop: Stop, parts: Parts) -> None:
             http.serving(status, metrics, stop.refresh.ask, settings.http_host, settings.http_port)
         )
         log.info("http listening", host=settings.http_host, port=port)
+        on_listening(port)
         _open_tensorflow()
         opener = opener_of(settings, open_options(settings))
         stack.callback(lambda: opener.close(closing.left))

@@ -209,6 +209,13 @@ class Settings(BaseSettings):
     manifest_public_key: Path | None = Field(
         None, description="PEM file of the ed25519 key that manifests must be signed with (`loadonce models sign`)."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Consumer processes of one `loadonce run`, each with models and a share of the cores of its own; "
+        "the HTTP endpoint speaks for all.",
+    )
     intra_op_threads: int = Field(0, ge=0, le=4096, description="Threads within an operation; 0: one for each core.")
     inter_op_threads: int = Field(
         -1, ge=-1, le=4096, description="Operations at once; -1: one, in the calling thread; 0: one for each core."

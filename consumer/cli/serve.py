@@ -1,9 +1,10 @@
 """`loadonce run`, `broker` and `demo`: what keeps running."""
 
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
             "LOADONCE_PRELOAD=digits loadonce run",
             "LOADONCE_BOOTSTRAP_SERVERS=kafka:9092 LOADONCE_MODEL_STORE=/models loadonce run",
             "loadonce run --config loadonce.toml",
+            "loadonce run --workers 4",
             exits={
                 Exit.OK: "stopped by SIGTERM or SIGINT; everything answered is committed",
                 Exit.STORE_MISSING: "the model store, or the file of --config, is not there",
@@ -70,7 +72,14 @@ def register(app: typer.Typer) -> None:
     )(broker)
 
 
-def run(config: Config = None) -> None:
+def run(
+    config: Config = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=64, help="Processes, each a consumer; otherwise LOADONCE_WORKERS, or 1."),
+    ] = None,
+    line: Annotated[int | None, typer.Option("--line", hidden=True)] = None,
+) -> None:
     """Serve: jobs in, predictions out.
 
     Runs until SIGTERM; every job is answered with a prediction or a dead letter.
@@ -82,12 +91,35 @@ def run(config: Config = None) -> None:
     try:
         stop = Stop()
         settings = load(config)
+        if workers is not None:
+            settings = settings.model_copy(update={"workers": workers})
+        if settings.workers > 1:
+            from consumer.workers.supervisor import supervise
+
+            raise typer.Exit(supervise(settings, stop, config))
         # After the options: what is imported here takes a while.
         from consumer.app import run as serve
 
-        raise typer.Exit(serve(settings, stop))
+        raise typer.Exit(serve(settings, stop, on_listening=_on_the_line(line)))
     except StoppedWhileStartingError:
         raise typer.Exit(Exit.OK) from None
+
+
+def _on_the_line(line: int | None) -> Callable[[int], object]:
+    """Tell the process above, where there is one, the port by this file descriptor; and stop once it is gone."""
+    import threading
+
+    def follow(fd: int) -> None:
+        while os.read(fd, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def tell(port: int) -> None:
+        if line is not None:
+            os.write(line, b"%d\n" % port)
+            threading.Thread(target=follow, args=(line,), name="line", daemon=True).start()
+
+    return tell
 
 
 def demo(

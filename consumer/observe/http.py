@@ -32,11 +32,16 @@ def serving(status: Status, metrics: Metrics, refresh: Callable[[], None], host:
     Raises:
         FatalError: the address is taken or not this machine's (69).
     """
+    with serving_application(_application(status, metrics, refresh), host, port) as bound:
+        yield bound
+
+
+@contextmanager
+def serving_application(application: Starlette, host: str, port: int) -> Iterator[int]:
+    """As `serving`, for any application."""
     with _listen(host, port) as listening:
         server = uvicorn.Server(
-            uvicorn.Config(
-                _application(status, metrics, refresh), log_config=None, access_log=False, lifespan="off", ws="none"
-            )
+            uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", ws="none")
         )
         thread = threading.Thread(target=server.run, args=([listening],), name="http", daemon=True)
         thread.start()
@@ -90,7 +95,7 @@ def _application(status: Status, metrics: Metrics, refresh: Callable[[], None]) 
         return JSONResponse(_document(status.models, status.clock()))
 
     def refreshed(request: Request) -> Response:
-        if not _is_loopback(request):
+        if not is_loopback(request):
             return JSONResponse({"ok": False, "reasons": ["only this machine may ask for that"]}, 403)
         refresh()
         return JSONResponse({"ok": True, "reasons": []}, 202)
@@ -106,7 +111,7 @@ def _application(status: Status, metrics: Metrics, refresh: Callable[[], None]) 
     )
 
 
-def _is_loopback(request: Request) -> bool:
+def is_loopback(request: Request) -> bool:
     """Whether the peer is this machine; behind a proxy here, whether the one that it speaks for is."""
     try:
         address = ipaddress.ip_address(request.client.host if request.client else "")

@@ -41,9 +41,10 @@ def test_a_member_that_is_put_out_while_it_joins_begins_anew(
         until(lambda: owned(first) == owned(second) == 1, MOVED_S, "a partition each")
         ledger.publish(JOBS)
         until(lambda: ledger.collect() == JOBS, ANSWERS_S, "answers")
-        # The second holds up a rebalance in which the first has asked to join, and then both are away for too long.
-        second.process.send_signal(signal.SIGSTOP)
         with replica(tmp_path / "third.log", **given) as third:
+            until(lambda: third.events("served"), MOVED_S, "a third that is about to join")
+            # The second holds up a rebalance in which the first has asked to join; then both are away for too long.
+            second.process.send_signal(signal.SIGSTOP)
             until(lambda: "has not joined" in str(first.get("/readyz")[1]), MOVED_S, "a rebalance")
             first.process.send_signal(signal.SIGSTOP)
             until(lambda: owned(third) == 2, MOVED_S, "another owner")

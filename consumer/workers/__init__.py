@@ -1,0 +1,1 @@
+"""`loadonce run --workers N`: several consumer processes under one that starts, watches and drains them."""
