@@ -34,7 +34,7 @@ soak: setup ## Kill, stop and swap things at random under load, then account for
 test-faults: setup ## The whole table of kill points and broker losses, on three nodes, for both deliveries (about 40 minutes)
 	@FAULTS=all $(RUN) pytest tests/faults
 
-bench: setup ## Measure, side by side in one run (BENCH=seed_loops, swaps, isolation, ceilings or memory)
+bench: setup ## Measure, side by side in one run (BENCH=seed_loops, ceilings, stages, swaps, isolation or memory)
 	@$(RUN) python -m benchmarks.$(or $(BENCH),seed_loops)
 
 check: setup ## Lint, format, types, arrows between the packages, drift of the generated documents

@@ -114,7 +114,7 @@ def _append(accumulator: Any, place: TopicPartition, contents: Sequence[bytes]) 
     sent: list[Sent] = []
     written = 0
     while written < len(contents):
-        count = 0 if batch is None else _fill(batch.records, contents, written, now_ms)
+        count = 0 if batch is None else fill(batch.records, contents, written, now_ms)
         if batch is not None and count:
             sent.append(Sent(count, batch.produce_future))
             written += count
@@ -129,7 +129,7 @@ _FRONT = 5 + 1 + 10 + 5
 """Bytes of a record before its key at the most: length, attributes, timestamp, offset."""
 
 
-def _fill(records: MemoryRecordsBuilder, contents: Sequence[bytes], start: int, now_ms: int) -> int:
+def fill(records: MemoryRecordsBuilder, contents: Sequence[bytes], start: int, now_ms: int) -> int:
     """Add records to a batch, from `start` on, and how many: as many as fit, and the first of a batch in any case."""
     builder = records._builder
     buffer, most = builder._buffer, builder._batch_size

@@ -45,7 +45,7 @@ def _call(model: Loaded, jobs: tuple[Job, ...], bounds: tuple[Bound, ...]) -> Ma
     inputs = {}
     for index, name in enumerate(first.names):
         parts = [job.data[bound.order[index]] for job, bound in zip(jobs, bounds, strict=True)]
-        inputs[name] = _stacked(parts, first.dtypes[index], (rows, *first.layout[index]))
+        inputs[name] = stacked(parts, first.dtypes[index], (rows, *first.layout[index]))
     if rows == 0:
         # Many a graph cannot run on no rows: run on one row of zeros, and keep none of it.
         inputs = {name: _one_row(array) for name, array in inputs.items()}
@@ -57,7 +57,7 @@ def _call(model: Loaded, jobs: tuple[Job, ...], bounds: tuple[Bound, ...]) -> Ma
     return outputs if rows else {name: array[:0] for name, array in outputs.items()}
 
 
-def _stacked(parts: list[Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+def stacked(parts: list[Any], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """One array of all jobs' elements, in order; of a single job it is a view."""
     if dtype.hasobject:
         return np.concatenate([part.reshape(-1) for part in parts]).reshape(shape)

@@ -96,7 +96,7 @@ def test_a_content_is_what_the_client_itself_would_write(
 ) -> None:
     theirs, ours = (MemoryRecordsBuilder(2, 0, 100) for _ in range(2))
     theirs.append(1_000, key, value, headers)
-    bulk._fill(ours, [content(key, value, headers)], 0, 1_000)
+    bulk.fill(ours, [content(key, value, headers)], 0, 1_000)
     for written in (theirs, ours):
         written.close()
     assert bytes(ours.buffer()) == bytes(theirs.buffer())
