@@ -48,6 +48,7 @@ class FakeConsumer:
         self._paused: set[TopicPartition] = set()
         self._positions: dict[TopicPartition, int] = {}
         self.listener: Any = None
+        self._fetcher = SimpleNamespace(PartitionRecords=None)  # what it would be taught to read with
         self._coordinator = SimpleNamespace(
             heartbeat=Heartbeat(), _heartbeat_wakeup=SimpleNamespace(notify=lambda: None)
         )
