@@ -50,7 +50,7 @@ class FakeConsumer:
         self.listener: Any = None
         self._fetcher = SimpleNamespace(PartitionRecords=None)  # what it would be taught to read with
         self._coordinator = SimpleNamespace(
-            heartbeat=Heartbeat(), _heartbeat_wakeup=SimpleNamespace(notify=lambda: None)
+            heartbeat=Heartbeat(), _heartbeat_wakeup=SimpleNamespace(notify=lambda: None), _join_task=None
         )
 
     def subscribe(self, topics: list[str], listener: Any) -> None:

@@ -62,6 +62,7 @@ class Source:
         self._follow()
         allow(self._settings.max_in_flight_bytes)
         self._attendance.sure(self._generation)
+        self._see_join_through()
         try:
             # The client reads what has just been assigned, whatever is paused: for none, the first is put back.
             polled = self._consumer.poll(
@@ -99,6 +100,16 @@ class Source:
             owned.read(records[0].offset, records[-1].offset)
             current.append(records)
         return current
+
+    def _see_join_through(self) -> None:
+        """Have the client end the rebalance that a poll has left under way.
+
+        One that it began because the topic has other partitions than those it has shared out is forgotten as soon as it
+        has shared out these: it would wait without partitions and without heartbeats until the group puts it out.
+        """
+        coordinator = self._consumer._coordinator
+        if coordinator._join_task is not None:
+            coordinator.request_rejoin()
 
     @property
     def _generation(self) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import FencedInstanceIdError, KafkaConnectionError, KafkaError
 from kafka.future import Future
 
@@ -59,6 +59,25 @@ def test_what_a_poll_read_across_two_assignments_is_read_again(
     again = until(lambda: reader.poll(0.2), TIMEOUT_S, "the record again")
     assert [record.value for records in again for record in records] == [b"job"]
     producer.close(timeout=5)
+
+
+def test_a_rebalance_that_ends_between_two_polls_is_taken_in(
+    kafka: LocalKafka, topics: Topics, source: tuple[Source, Offsets]
+) -> None:
+    reader, offsets = source
+    coordinator = reader._consumer._coordinator
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    admin.create_partitions({topics.jobs: 4})
+    admin.close()
+    until(
+        lambda: (reader._consumer.topics(), reader._consumer.partitions_for_topic(topics.jobs))[1] == {0, 1, 2, 3},
+        TIMEOUT_S,
+        "the new partitions",
+    )
+    until(lambda: (reader.poll(0.001), coordinator._join_task)[1] is not None, TIMEOUT_S, "a rebalance")
+    until(lambda: coordinator._join_task.is_done, TIMEOUT_S, "its end")
+    until(lambda: (reader.poll(0.2), offsets.partitions)[1] == [0, 1, 2, 3], TIMEOUT_S, "an assignment")
+    assert reader.joined
 
 
 def test_heartbeats_that_a_lost_broker_has_ended_do_not_end_the_process(
