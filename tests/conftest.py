@@ -13,6 +13,8 @@ from consumer.local import LocalKafka
 if TYPE_CHECKING:
     from consumer.models.opening import Opener
 
+pytest_plugins = ["tests.endings"]
+
 PARTITIONS = 2
 
 
