@@ -24,11 +24,11 @@ from kafka.record.memory_records import MemoryRecords
 from kafka.record.util import decode_varint
 
 from schemas.decompress import MOST_BYTES, NotDecompressedError, decompress
-from schemas.headers import RawName, RawNamed, Unopened
+from schemas.headers import NO_TIMESTAMP, RawName, RawNamed, Unopened
 from schemas.reasons import Failure, Reason, Stage
 
 MAGIC = 2
-NO_TIMESTAMP = -1  # org.apache.kafka.common.record.RecordBatch.NO_TIMESTAMP
+"""Of the record format that has headers. Source: https://kafka.apache.org/documentation/#recordbatch"""
 MOST_HEADERS = 65_536
 """A record may have so many: each takes two bytes there, and two hundred here."""
 _LONG_OR_NEGATIVE = 0x81

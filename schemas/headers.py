@@ -28,6 +28,9 @@ DLQ_CONSUMER = "dlq-consumer"
 DLQ_TRUNCATED = "dlq-truncated"
 DLQ_REPLAYS = "dlq-replays"
 
+NO_TIMESTAMP = -1
+"""Of a record that has none. Source: org.apache.kafka.common.record.RecordBatch.NO_TIMESTAMP."""
+
 # Full matches, ASCII only, and the same text in Python's `re` and in JSON Schema (ECMA-262).
 MODEL_KEY_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 VERSION_PATTERN = "[0-9]{1,18}"

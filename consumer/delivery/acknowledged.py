@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from kafka.errors import KafkaError
 
-from consumer.delivery.bulk import BulkProducer, Sent, content, size_alone
+from consumer.delivery.bulk import BulkProducer, Sent
 from consumer.delivery.connection import explained, for_producer
 from consumer.delivery.offsets import Offsets
-from consumer.delivery.sink import Answered, AnswerT, SinkFailedError, close_producer, failed, partition_of
+from consumer.delivery.sink import Answered, AnswerT, SinkFailedError, close_producer, failed, written
 from consumer.delivery.topics import Topic, Topics, check_topics
 from consumer.settings import Settings
 
@@ -63,19 +63,13 @@ class AcknowledgedSink:
         producer = self._producer
         if producer is None:
             raise SinkFailedError("there is no producer")
-        refused: list[AnswerT] = []
         try:
-            partitions = producer.partitions(topic.name)
+            fitting, refused = written(topic, producer.partitions(topic.name), answers)
             places: dict[int, tuple[list[Answered], list[bytes]]] = {}
-            for answer in answers:
-                written = content(answer.key, answer.value, answer.headers)
-                if size_alone(written) > topic.record_limit:
-                    refused.append(answer)
-                    continue
-                partition = partition_of(answer.key, answer.job, partitions)
+            for job, partition, record in fitting:
                 jobs, contents = places.setdefault(partition, ([], []))
-                jobs.append(answer.job)
-                contents.append(written)
+                jobs.append(job)
+                contents.append(record)
             for partition, (jobs, contents) in places.items():
                 self._write(producer, topic.name, partition, jobs, contents)
         except (KafkaError, ValueError, TypeError) as error:

@@ -20,7 +20,8 @@ from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.record.util import encode_varint
 
-MAGIC = 2
+from schemas.batches import MAGIC
+
 BATCH_HEADER = 61
 """Bytes before the first record of a batch. Source of this and all below:
 https://kafka.apache.org/documentation/#recordbatch"""
@@ -52,14 +53,14 @@ class Sent:
 class BulkProducer(KafkaProducer):  # type: ignore[misc] # kafka-python has no types
     """KafkaProducer with `write`; `send` works beside it."""
 
-    def partitions(self, topic: str) -> int:
-        """How many the topic has. KafkaError: nothing is known of it within max_block_ms."""
-        return len(self.partitions_for(topic))
-
     def __init__(self, **config: Any) -> None:
         super().__init__(**config)
         # A batch that the broker finds too large would be split by the futures of its records. It fails instead.
         self._sender._can_split = lambda _batch, _error: False
+
+    def partitions(self, topic: str) -> int:
+        """How many the topic has. KafkaError: nothing is known of it within max_block_ms."""
+        return len(self.partitions_for(topic))
 
     def write(self, topic: str, partition: int, contents: Sequence[bytes]) -> list[Sent]:
         """Have records sent to a partition, in their order; each is given as its `content`.

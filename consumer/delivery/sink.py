@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from kafka.errors import AuthorizationError, KafkaError
 
-from consumer.delivery.bulk import partition_of_key
+from consumer.delivery.bulk import content, partition_of_key, size_alone
 from consumer.delivery.connection import not_allowed
 from consumer.delivery.topics import Topic, Topics
 from consumer.settings import Settings
@@ -98,9 +98,21 @@ class Sink(Protocol):
         """Close the producer; what it still holds after `timeout_s` seconds is given up (and was never committed)."""
 
 
-def partition_of(key: bytes | None, job: Answered, partitions: int) -> int:
-    """The output partition of a job's answer."""
-    return job.record.partition % partitions if key is None else partition_of_key(key, partitions)
+def written(
+    topic: Topic, partitions: int, answers: Sequence[AnswerT]
+) -> tuple[list[tuple[Answered, int, bytes]], list[AnswerT]]:
+    """Each answer's job, output partition and `bulk.content`; and those that do not fit the topic."""
+    fitting: list[tuple[Answered, int, bytes]] = []
+    refused: list[AnswerT] = []
+    for answer in answers:
+        key, job = answer.key, answer.job
+        record = content(key, answer.value, answer.headers)
+        if size_alone(record) > topic.record_limit:
+            refused.append(answer)
+        else:
+            partition = job.record.partition % partitions if key is None else partition_of_key(key, partitions)
+            fitting.append((job, partition, record))
+    return fitting, refused
 
 
 def sendable(key: bytes | None, value: bytes | None) -> bytes | None:

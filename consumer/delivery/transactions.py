@@ -19,10 +19,10 @@ from kafka.errors import AuthorizationError, FencedInstanceIdError, KafkaError, 
 from kafka.structs import MemberState
 
 from consumer.delivery.addressed import Addressed, write_together
-from consumer.delivery.bulk import BulkProducer, content, size_alone
+from consumer.delivery.bulk import BulkProducer
 from consumer.delivery.connection import explained, fenced, for_transactions, not_allowed
 from consumer.delivery.offsets import Offsets
-from consumer.delivery.sink import Answered, AnswerT, SinkFailedError, close_producer, failed, partition_of
+from consumer.delivery.sink import Answered, AnswerT, SinkFailedError, close_producer, failed, written
 from consumer.delivery.source import Source
 from consumer.delivery.topics import Topic, Topics, check_topics
 from consumer.exits import Exit, FatalError
@@ -91,16 +91,12 @@ class TransactionalSink:
             partitions = self._producer.partitions(topic.name)
         except KafkaError as error:
             raise failed(self._settings, topic.name, error) from error
-        refused: list[AnswerT] = []
-        for answer in answers:
-            written = content(answer.key, answer.value, answer.headers)
-            if size_alone(written) > topic.record_limit:
-                refused.append(answer)
-                continue
-            job, record = answer.job, answer.job.record
-            place = Addressed(topic.name, partition_of(answer.key, job, partitions), written)
-            self._held.setdefault((record.partition, job.epoch), {})[record.offset] = _Held(place, job)
-            self._nbytes += len(written)
+        fitting, refused = written(topic, partitions, answers)
+        for job, partition, record in fitting:
+            place = job.record
+            held = self._held.setdefault((place.partition, job.epoch), {})
+            held[place.offset] = _Held(Addressed(topic.name, partition, record), job)
+            self._nbytes += len(record)
         return refused
 
     def settle(self, *, flush: bool) -> None:

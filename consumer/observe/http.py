@@ -94,24 +94,30 @@ def _application(status: Status, metrics: Metrics, refresh: Callable[[], None]) 
     def models(_request: Request) -> Response:
         return JSONResponse(_document(status.models, status.clock()))
 
-    def refreshed(request: Request) -> Response:
-        if not is_loopback(request):
-            return JSONResponse({"ok": False, "reasons": ["only this machine may ask for that"]}, 403)
-        refresh()
-        return JSONResponse({"ok": True, "reasons": []}, 202)
-
     return Starlette(
         routes=[
             Route("/livez", live, methods=["GET"]),
             Route("/readyz", ready, methods=["GET"]),
             Route("/metrics", measured, methods=["GET"]),
             Route("/models", models, methods=["GET"]),
-            Route("/models/refresh", refreshed, methods=["POST"]),
+            refresh_route(refresh),
         ]
     )
 
 
-def is_loopback(request: Request) -> bool:
+def refresh_route(refresh: Callable[[], object]) -> Route:
+    """POST /models/refresh, which calls `refresh` for whoever is on this machine."""
+
+    def refreshed(request: Request) -> Response:
+        if not _is_loopback(request):
+            return JSONResponse({"ok": False, "reasons": ["only this machine may ask for that"]}, 403)
+        refresh()
+        return JSONResponse({"ok": True, "reasons": []}, 202)
+
+    return Route("/models/refresh", refreshed, methods=["POST"])
+
+
+def _is_loopback(request: Request) -> bool:
     """Whether the peer is this machine; behind a proxy here, whether the one that it speaks for is."""
     try:
         address = ipaddress.ip_address(request.client.host if request.client else "")

@@ -2,11 +2,9 @@
 
 from consumer.pipeline.batch import Batch
 from consumer.pipeline.job import Job
+from schemas.headers import NO_TIMESTAMP
 from schemas.messages import Routing
 from schemas.reasons import Failure, Reason, Stage
-
-NO_TIMESTAMP = -1
-"""Of a record that has none. Source: org.apache.kafka.common.record.RecordBatch.NO_TIMESTAMP."""
 
 
 def deadline(routing: Routing, timestamp_ms: int, max_age_ms: int | None) -> int | None:

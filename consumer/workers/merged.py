@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from consumer.observe.http import is_loopback, serving_application
+from consumer.observe.http import refresh_route, serving_application
 from consumer.workers.worker import Worker
 
 
@@ -83,12 +83,6 @@ def _application(workers: Sequence[Worker], pool: ThreadPoolExecutor) -> Starlet
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=None, headers={"content-type": content_type})
 
-    def refreshed(request: Request) -> Response:
-        if not is_loopback(request):
-            return JSONResponse({"ok": False, "reasons": ["only this machine may ask for that"]}, 403)
-        documents("/models/refresh", "POST")
-        return JSONResponse({"ok": True, "reasons": []}, 202)
-
     # A worker that starts, or starts again, is being seen to: that is no reason to end them all.
     return Starlette(
         routes=[
@@ -96,6 +90,6 @@ def _application(workers: Sequence[Worker], pool: ThreadPoolExecutor) -> Starlet
             Route("/readyz", lambda _: health("/readyz", silent_is_ill=True), methods=["GET"]),
             Route("/metrics", measured, methods=["GET"]),
             Route("/models", lambda _: JSONResponse({"workers": documents("/models")}), methods=["GET"]),
-            Route("/models/refresh", refreshed, methods=["POST"]),
+            refresh_route(lambda: documents("/models/refresh", "POST")),
         ]
     )

@@ -19,7 +19,7 @@ GRACE_S = 10.0
 
 
 def supervise(settings: Settings, stop: Stop, config: Path | None, clock: Callable[[], float] = time.monotonic) -> Exit:
-    """Serve with `settings.workers` processes until `stop`; the worst of their exit codes.
+    """Serve with `settings.workers` processes until `stop`; OK if all have ended well then, else SOFTWARE.
 
     FatalError: the HTTP port is not to be had (69); a worker says that it cannot run here, as all would (its code).
     """

@@ -6,8 +6,9 @@ import pytest
 from consumer.models.runtime import Loaded
 from consumer.pipeline.batch import Batch
 from consumer.pipeline.decode import Decoder
-from consumer.pipeline.expiry import NO_TIMESTAMP, deadline, expired, sift
+from consumer.pipeline.expiry import deadline, expired, sift
 from consumer.pipeline.job import Bound, Form, Job
+from schemas.headers import NO_TIMESTAMP
 from schemas.limits import Limits
 from schemas.messages import Routing
 from schemas.reasons import Failure, Reason, Stage

@@ -19,12 +19,12 @@ from consumer.pipeline.batch import Batch, Batcher
 from consumer.pipeline.bind import bind
 from consumer.pipeline.decode import HEADER_MEMORY, Decoder
 from consumer.pipeline.encode import encode
-from consumer.pipeline.expiry import NO_TIMESTAMP
 from consumer.pipeline.forms import Forms, data_of
 from consumer.pipeline.job import Answer, Bound, Form, Job
 from consumer.pipeline.parking import Parking
 from consumer.pipeline.predict import predict
 from schemas.codec import encode_request
+from schemas.headers import NO_TIMESTAMP
 from schemas.limits import Limits
 from schemas.messages import ContentType, RawHeaders, Request, Routing, Tensor
 from schemas.reasons import Failure, Reason, Stage

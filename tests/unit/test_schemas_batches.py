@@ -14,8 +14,8 @@ from kafka.record.legacy_records import LegacyRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
 from schemas import decompress
-from schemas.batches import MOST_HEADERS, NO_TIMESTAMP, Batch, EnoughError, Fetched, allow
-from schemas.headers import RawName, RawNamed, Unopened
+from schemas.batches import MOST_HEADERS, Batch, EnoughError, Fetched, allow
+from schemas.headers import NO_TIMESTAMP, RawName, RawNamed, Unopened
 from schemas.reasons import Reason
 from tests.fuzz import wire
 
