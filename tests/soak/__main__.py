@@ -147,8 +147,8 @@ class Soak:
         # Nothing was to be answered any more.
         self._reader.longest_pause_s, self._reader.paused_at = pause
         records, lag = self._reader.jobs()
-        if records != self._publisher.published:
-            self._problems.add("published", f"{self._publisher.published} jobs are {records} records")
+        if records != (published := self._publisher.published + self._ledger.published_twice):
+            self._problems.add("published", f"{published} jobs are {records} records")
         if lag:
             self._problems.add("lag", f"{lag} jobs are not committed", lag)
 

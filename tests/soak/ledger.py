@@ -1,4 +1,4 @@
-"""What was published and what it became, by id, in one byte a job; and what of it does not add up."""
+"""What was published and what it became, by id and position; and what of it does not add up."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +20,8 @@ class Answer:
     made_ms: int
     answered_ms: int
     position: str = ""
+    job: bytes = b""
+    """The position of the job that it answers."""
     reason: str | None = None
     model: str = ""
     version: int = 0
@@ -72,12 +74,16 @@ class Ledger:
         self._seed = seed
         self._exactly_once = exactly_once
         self._times = bytearray()  # by number; 255 is many
+        self._jobs: set[bytes] = set()
         self._versions: dict[int, Seen] = {}
         self.problems = Problems()
         self.answered = 0
         self.predictions: Counter[str] = Counter()  # by model; as the dead letters, each job once
         self.dead_letters: Counter[str] = Counter()  # by reason
         self.duplicates = 0
+        self.published_twice = 0
+        """Numbers that came as two jobs: an idempotent producer that begins anew after an outage (librdkafka's: with
+        the next epoch) writes again what the brokers have and could not acknowledge."""
         self.longest_wait_ms = 0
 
     def take(self, answer: Answer) -> None:
@@ -85,12 +91,16 @@ class Ledger:
         number = answer.number
         if number >= len(self._times):
             self._times.extend(bytes(number + 1 - len(self._times)))
-        if self._times[number]:
+        if answer.job in self._jobs:
             self.duplicates += 1
             if self._exactly_once:
                 self.problems.add("answered twice", f"job {number}, {answer.position}")
         else:
-            self.answered += 1
+            self._jobs.add(answer.job)
+            if self._times[number]:
+                self.published_twice += 1
+            else:
+                self.answered += 1
             if answer.reason is None:
                 self.predictions[answer.model] += 1
             else:

@@ -32,10 +32,11 @@ def report(run: Run, ledger: Ledger, problems: Iterable[Problems]) -> tuple[str,
         for kind, count in some.counts.items():
             before, examples = kinds.get(kind, (0, []))
             kinds[kind] = before + count, examples + some.examples[kind]
-    adds_up = run.published == predictions + dead and not kinds
+    adds_up = run.published + ledger.published_twice == predictions + dead and not kinds
     lines = [
         f"soak: {run.delivery}, {run.minutes:g} minutes, seed {run.seed}",
         f"  published        {run.published:>9,}",
+        f"  + a second time  {ledger.published_twice:>9,}   by the publisher's client",
         f"  = predictions    {predictions:>9,}   {_each(ledger.predictions)}",
         f"  + dead letters   {dead:>9,}   {_each(ledger.dead_letters)}",
         f"  duplicates       {ledger.duplicates:>9,}",

@@ -137,16 +137,17 @@ def _answer(message: Message, *, dead: bool) -> Answer:
     number, made_ms = numbered(headers["correlation-id"])
     answered_ms = message.timestamp()[1]
     position = f"{message.topic()}/{message.partition()}/{message.offset()}"
+    job = headers["dlq-position" if dead else "job-position"]
+    position += f" of {job.decode()}"
     if dead:
-        position += f" of {headers['dlq-position'].decode()}"
-        return Answer(number, made_ms, answered_ms, position, headers["dlq-reason"].decode())
-    position += f" of {headers['job-position'].decode()}"
+        return Answer(number, made_ms, answered_ms, position, job, headers["dlq-reason"].decode())
     document = msgpack.unpackb(message.value())
     return Answer(
         number=number,
         made_ms=made_ms,
         answered_ms=answered_ms,
         position=position,
+        job=job,
         model=headers["model-key"].decode(),
         version=int(headers["model-version"]),
         values=values(document) if document["id"] == str(number) else (),

@@ -35,7 +35,7 @@ RUN = Run(
 def right(number: int) -> Answer:
     """What becomes of a job where all goes well; a job is made every 10 s, and answered in one."""
     kind = kind_of(SEED, number)
-    answer = Answer(number, number * 10_000, number * 10_000 + 1_000, f"predictions/0/{number} of jobs/0/{number}")
+    answer = Answer(number, number * 10_000, number * 10_000 + 1_000, f"predictions/0/{number}", b"jobs/0/%d" % number)
     if kind in BAD:
         return replace(answer, reason=BAD[kind])
     version = (3 if answer.made_ms >= 2_000_000 else 1) if kind == MODEL else 1
@@ -93,7 +93,7 @@ def plus(number: int, version: int) -> Answer:
         ({GOOD: replace(right(GOOD), model=MODEL)}, "wrong value", f"job {GOOD} (double) got plus"),
         ({GOOD: replace(right(GOOD), reason="poison")}, "wrong outcome", f"job {GOOD} (double) became poison"),
         (
-            {BAD_ONE: replace(right(GOOD), number=BAD_ONE)},
+            {BAD_ONE: replace(right(GOOD), number=BAD_ONE, job=right(BAD_ONE).job)},
             "wrong outcome",
             f"job {BAD_ONE} (wrong input) became a prediction",
         ),
@@ -123,6 +123,16 @@ def test_an_answer_that_came_twice_is_counted_and_wrong_for_exactly_once_only() 
     assert not problems
     assert ledger.duplicates == 2
     assert report(RUN, ledger, [problems])[1]
+
+
+def test_a_job_that_was_published_twice_is_answered_as_often() -> None:
+    again = replace(right(GOOD), job=b"jobs/1/0")
+    ledger, problems = settled([*outcomes(), again])
+    assert not problems
+    assert (ledger.duplicates, ledger.published_twice) == (0, 1)
+    text, adds_up = report(RUN, ledger, [problems])
+    assert adds_up, text
+    assert settled([*outcomes(), again, again])[1].counts == {"answered twice": 1}
 
 
 def test_one_lost_and_one_twice_do_not_make_up_for_each_other() -> None:
