@@ -50,7 +50,13 @@ class FakeConsumer:
         self.listener: Any = None
         self._fetcher = SimpleNamespace(PartitionRecords=None)  # what it would be taught to read with
         self._coordinator = SimpleNamespace(
-            heartbeat=Heartbeat(), _heartbeat_wakeup=SimpleNamespace(notify=lambda: None), _join_task=None
+            heartbeat=Heartbeat(),
+            coordinator_unknown=lambda: False,
+            _heartbeat_wakeup=SimpleNamespace(notify=lambda: None),
+            _heartbeat_enabled=True,
+            _heartbeat_loop_future=SimpleNamespace(is_done=False),
+            _join_task=None,
+            _offset_fetch_futures={},
         )
 
     def subscribe(self, topics: list[str], listener: Any) -> None:

@@ -28,12 +28,15 @@ class Attendance:
         if now - self._looked > self._session_s:
             self._doubted = now
             self._hurry()
-        elif self._doubted is not None and (
-            generation != self._generation or self._coordinator.heartbeat.last_receive > self._doubted
-        ):
+        elif self._doubted is not None and (generation != self._generation or self._answered(self._doubted)):
             self._doubted = None
         self._looked, self._generation = now, generation
         return self._doubted is None
+
+    def _answered(self, since: float) -> bool:
+        """Whether a heartbeat was sent since then, and answered. There is one at a time."""
+        heartbeat = self._coordinator.heartbeat
+        return bool(since < heartbeat.last_send < heartbeat.last_receive)
 
     def _hurry(self) -> None:
         """Have a heartbeat sent at once, as after one that failed."""

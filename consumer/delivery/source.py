@@ -9,9 +9,13 @@ from kafka.errors import (
     AuthorizationError,
     CommitFailedError,
     FencedInstanceIdError,
+    GroupMaxSizeReachedError,
     IllegalStateError,
+    InconsistentGroupProtocolError,
+    InvalidSessionTimeoutError,
     KafkaError,
     RetriableError,
+    SaslAuthenticationFailedError,
 )
 from kafka.structs import MemberState
 
@@ -23,6 +27,11 @@ from consumer.settings import Settings, named
 from schemas.batches import allow, read_with_care
 
 POSITION_TIMEOUT_S = 5.0
+_NOT_SUCH_A_MEMBER = {
+    InconsistentGroupProtocolError: ("group_id", "members of another kind are in this group; take a name of its own"),
+    GroupMaxSizeReachedError: ("group_id", "the broker lets no more members into this group"),
+    InvalidSessionTimeoutError: ("session_timeout_s", "the broker does not allow it"),
+}
 
 
 class Source:
@@ -62,7 +71,7 @@ class Source:
         self._follow()
         allow(self._settings.max_in_flight_bytes)
         self._attendance.sure(self._generation)
-        self._see_join_through()
+        self._stay_member()
         try:
             # The client reads what has just been assigned, whatever is paused: for none, the first is put back.
             polled = self._consumer.poll(
@@ -72,7 +81,11 @@ class Source:
             raise fenced(self._settings) from None
         except AuthorizationError as error:
             raise not_allowed(self._settings, error) from None
-        except RetriableError:  # such as what has ended the heartbeats: the next poll begins them anew
+        except tuple(_NOT_SUCH_A_MEMBER) as error:
+            option, why = _NOT_SUCH_A_MEMBER[type(error)]
+            raise FatalError(Exit.CONFIG, f"{named(self._settings, option)}: {why} ({type(error).__name__})") from None
+        except (RetriableError, SaslAuthenticationFailedError):
+            # Such as what has ended the heartbeats, or a password that is changed there and not yet here.
             polled = {}
         # Before what has happened to the assignment is taken in: partitions that are lost are known to be so before the
         # client is a member again, so that this is never newer than `offsets`.
@@ -101,14 +114,16 @@ class Source:
             current.append(records)
         return current
 
-    def _see_join_through(self) -> None:
-        """Have the client end the rebalance that a poll has left under way.
+    def _stay_member(self) -> None:
+        """Have the client join again where it would never do so by itself.
 
-        One that it began because the topic has other partitions than those it has shared out is forgotten as soon as it
-        has shared out these: it would wait without partitions and without heartbeats until the group puts it out.
+        A rebalance that it began because the topic has other partitions than those it has shared out is forgotten as
+        soon as it has shared out these: it would wait, without partitions and heartbeats. And heartbeats that have
+        ended by an error, or because another has taken this member's name, are not begun anew while nothing moves.
         """
         coordinator = self._consumer._coordinator
-        if coordinator._join_task is not None:
+        beating = coordinator._heartbeat_enabled and not getattr(coordinator._heartbeat_loop_future, "is_done", True)
+        if coordinator._join_task is not None or (self.joined and not beating):
             coordinator.request_rejoin()
 
     @property
@@ -163,7 +178,7 @@ class Source:
         for number in partitions:
             partition = TopicPartition(self._topic, number)
             try:
-                committed = self._consumer.committed(partition, metadata=True, timeout_ms=int(timeout_s * 1000))
+                committed = self._committed(partition, timeout_s)
             except AuthorizationError as error:
                 raise not_allowed(self._settings, error) from None
             except KafkaError:
@@ -303,15 +318,19 @@ class Source:
     def _read_again(self, partition: TopicPartition, before: PartitionOffsets, first: int) -> None:
         """Go back to where the group stands, in a partition that was taken away and given back within one poll."""
         try:
-            committed = self._consumer.committed(partition, timeout_ms=int(POSITION_TIMEOUT_S * 1000))
+            found = self._committed(partition, POSITION_TIMEOUT_S)
         except KafkaError:
             # Going on would not be safe. Whoever starts next begins where the group stands.
             raise FatalError(
                 Exit.UNAVAILABLE, f"{named(self._settings, 'bootstrap_servers')}: the group's offsets cannot be read"
             ) from None
-        if committed is None:
-            committed = first if before.committable is None else before.committable
-        self._if_owned(self._consumer.seek, partition, committed)
+        known = first if before.committable is None else before.committable
+        self._if_owned(self._consumer.seek, partition, known if found is None else found.offset)
+
+    def _committed(self, partition: TopicPartition, timeout_s: float) -> Any:
+        """An OffsetAndMetadata, or None. KafkaError."""
+        forget_answers(self._consumer)
+        return self._consumer.committed(partition, metadata=True, timeout_ms=int(timeout_s * 1000))
 
     def _position(self, partition: TopicPartition, timeout_s: float = 0) -> int | None:
         """Where reading goes on; None where the client does not know in time."""
@@ -332,6 +351,15 @@ class Source:
         return True
 
 
+def forget_answers(consumer: Any) -> None:
+    """Have the client ask where the group stands.
+
+    A question that was given up is kept, and its answer given to whoever asks next, however much later: the group would
+    be taken back to where it stood then.
+    """
+    consumer._coordinator._offset_fetch_futures.clear()
+
+
 class _Listener(ConsumerRebalanceListener):
     """Runs on the client's I/O thread, where nothing may wait: it commits without waiting, and leaves a note."""
 
@@ -344,6 +372,7 @@ class _Listener(ConsumerRebalanceListener):
         self._changes = changes
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        forget_answers(self._consumer)
         self._changes.put(("assigned", [partition.partition for partition in assigned]))
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
@@ -351,7 +380,8 @@ class _Listener(ConsumerRebalanceListener):
         entries = {number: entry for number, entry in self._offsets.to_release().items() if number in partitions}
         known = self._source.membership
         same = known is not None and known.member_id == self._consumer.group_metadata().member_id
-        if entries and same:  # else others have had them meanwhile
+        # Else others have had them meanwhile; or this would wait for the coordinator, and come when they have.
+        if entries and same and not self._consumer._coordinator.coordinator_unknown():
             topic = next(iter(partitions.values()))
             self._consumer.commit_async(_as_kafka(topic, entries))
         self._changes.put(("revoked", list(partitions)))

@@ -519,8 +519,11 @@ def test_a_password_that_is_replaced_on_disk_is_used_at_the_next_login(world: Wo
         process.wait_ready()
         _serves(world, topics)
         world.secured.password(user, NEW_PASSWORD)
-        _replace(password, f"{NEW_PASSWORD}\n")
         world.drop_connections()
+        log = tmp_path / "log"
+        until(lambda: log.read_text("utf-8").count("SaslAuthenticationFailedError") > 6, 60, "logins that are refused")
+        assert process.get("/readyz")[0] == 503
+        _replace(password, f"{NEW_PASSWORD}\n")
         _serves(world, topics)
         assert process.stop() == 0
     told = (tmp_path / "log").read_text("utf-8")

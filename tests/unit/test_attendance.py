@@ -45,12 +45,16 @@ def test_one_that_goes_on_is_sure_whatever_its_heartbeats(world: World) -> None:
 
 
 def test_one_that_stood_still_is_not_until_a_later_heartbeat_was_answered(world: World) -> None:
-    world.coordinator.heartbeat.last_receive = world.now + 5
+    heartbeat = world.coordinator.heartbeat
+    heartbeat.last_send = world.now + 5
     assert not world.sure_after(SESSION_S + 1)
     assert world.coordinator.woken == 1
-    assert world.coordinator.heartbeat.heartbeat_failed
+    assert heartbeat.heartbeat_failed
+    heartbeat.last_receive = world.now + 0.1  # to one that was sent before it stood still
+    assert not world.sure_after(0.2)
+    heartbeat.last_send = world.now
     assert not world.sure_after(0.1)
-    world.coordinator.heartbeat.last_receive = world.now
+    heartbeat.last_receive = world.now
     assert world.sure_after(0.1)
     assert world.sure_after(0.1)
 
@@ -67,6 +71,7 @@ def test_a_generation_that_changed_while_it_stood_still_is_not(world: World) -> 
 
 def test_each_gap_counts(world: World) -> None:
     assert not world.sure_after(SESSION_S + 1)
-    world.coordinator.heartbeat.last_receive = world.now + 0.1
+    world.coordinator.heartbeat.last_send = world.now + 0.1
+    world.coordinator.heartbeat.last_receive = world.now + 0.2
     assert not world.sure_after(SESSION_S + 1)
     assert world.coordinator.woken == 2
