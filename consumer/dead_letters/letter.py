@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -75,15 +74,14 @@ def read_letter(record: Any) -> Letter | None:
         record.partition,
         record.offset,
         dead,
-        _model(given.get(names.MODEL_KEY) or b""),
+        _model(given.get(names.MODEL_KEY)),
         int(replays) if _REPLAYS.fullmatch(replays) else 0,
         _expires_at(given.get(names.EXPIRES_AT)),
     )
 
 
-@lru_cache(maxsize=1024)
-def _model(value: bytes) -> str:
-    return value.decode() if _MODEL_KEY.fullmatch(value) else ""
+def _model(value: bytes | None) -> str:
+    return value.decode() if value is not None and _MODEL_KEY.fullmatch(value) else ""
 
 
 def _expires_at(value: bytes | None) -> int | None:

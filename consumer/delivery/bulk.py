@@ -13,9 +13,9 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import IllegalStateError
-from kafka.partitioner.default import murmur2
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.record.util import encode_varint
@@ -25,6 +25,10 @@ from schemas.batches import MAGIC
 BATCH_HEADER = 61
 """Bytes before the first record of a batch. Source of this and all below:
 https://kafka.apache.org/documentation/#recordbatch"""
+SHORT = 256
+"""What is longer, keys in bytes and headers' names in characters, is not remembered."""
+_MULTIPLIER = 0x5BD1E995
+_WORD = 0xFFFFFFFF
 _NOTHING = b"\x01"
 """-1 as a zigzag varint: the length of a key or value that is null."""
 
@@ -89,7 +93,7 @@ def content(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str,
     parts += (_NOTHING,) if value is None else (_varint(len(value)), value)
     parts.append(_varint(len(headers)))
     for name, header in headers:
-        parts += (_name(name), _varint(len(header)), header)
+        parts += (_known_name(name) if len(name) <= SHORT else _name(name), _varint(len(header)), header)
     return b"".join(parts)
 
 
@@ -100,12 +104,28 @@ def size_alone(record: bytes) -> int:
 
 def partition_of_key(key: bytes, partitions: int) -> int:
     """Where Kafka's default partitioner puts a key."""
-    return _murmur2(key) % partitions
+    return (_known_hash(key) if len(key) <= SHORT else murmur2(key)) % partitions
 
 
-@lru_cache(maxsize=4096)
-def _murmur2(key: bytes) -> int:
-    return int(murmur2(key)) & 0x7FFFFFFF
+def murmur2(key: bytes) -> int:
+    """A key's hash: what is the same for each word is done for all of them at once, a quarter of the client's time.
+
+    Source: org.apache.kafka.common.utils.Utils.murmur2, less the sign that BuiltInPartitioner takes away.
+    """
+    words = len(key) // 4
+    mixed = np.frombuffer(key, "<u4", words) * np.uint32(_MULTIPLIER)
+    mixed ^= mixed >> np.uint32(24)
+    mixed *= np.uint32(_MULTIPLIER)
+    hashed = 0x9747B28C ^ len(key)
+    for word in mixed.tolist():
+        hashed = (hashed * _MULTIPLIER & _WORD) ^ word
+    if rest := key[4 * words :]:
+        hashed = (hashed ^ int.from_bytes(rest, "little")) * _MULTIPLIER & _WORD
+    hashed = (hashed ^ hashed >> 13) * _MULTIPLIER & _WORD
+    return (hashed ^ hashed >> 15) & 0x7FFFFFFF
+
+
+_known_hash = lru_cache(maxsize=4096)(murmur2)
 
 
 def _append(accumulator: Any, place: TopicPartition, contents: Sequence[bytes]) -> list[Sent]:
@@ -152,10 +172,12 @@ def fill(records: MemoryRecordsBuilder, contents: Sequence[bytes], start: int, n
     return index - first
 
 
-@lru_cache(maxsize=1024)
 def _name(name: str) -> bytes:
     encoded = name.encode()
     return _varint(len(encoded)) + encoded
+
+
+_known_name = lru_cache(maxsize=1024)(_name)
 
 
 def _long_varint(value: int) -> bytes:

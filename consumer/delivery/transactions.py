@@ -9,6 +9,7 @@ producer that has failed once is replaced; where the group then stands is asked 
 """
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class TransactionalSink:
     ) -> None:
         self._settings = settings
         self._client_id = client_id
+        # Two containers can have one host name and one process id, and would fence each other in turn.
+        self._own_name = f"{client_id}-{uuid.uuid4().hex[:8]}"
         self._source = source
         self._offsets = offsets
         self._clock = clock
@@ -118,7 +121,7 @@ class TransactionalSink:
         self.close(timeout_s=0.5)
         self.topics = check_topics(self._settings, serving=True)
         limits = (self.topics.predictions.record_limit, self.topics.dead_letters.record_limit)
-        name = f"{self._settings.group_id}-{self._settings.instance_id or self._client_id}"
+        name = f"{self._settings.group_id}-{self._settings.instance_id or self._own_name}"
         with explained(self._settings):
             producer = BulkProducer(
                 **for_transactions(self._settings, self._client_id, limits, name=name, timeout_s=self._timeout_s)

@@ -15,6 +15,9 @@ from schemas.tensor import datatype_of, tensor_to_bytes
 MOST = 1_024
 """Forms that are remembered, and lengths of bodies; with one more, all are forgotten."""
 MOST_OF_A_LENGTH = 4
+MOST_CHARACTERS = 4_096
+"""In the names of a form's tensors and outputs, all together, and in their dimensions one each: others are not
+remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,11 @@ class Forms:
         key = names, datatypes, shapes, request.outputs
         form = self._forms.get(key)
         if form is None:
-            if len(self._forms) >= MOST:
-                self._forms.clear()
-            form = self._forms[key] = Form(*key)
+            form = Form(*key)
+            if sum(map(len, (*names, *shapes, *(request.outputs or ())))) <= MOST_CHARACTERS:
+                if len(self._forms) >= MOST:
+                    self._forms.clear()
+                self._forms[key] = form
         return form
 
     def _learn(self, body: bytes, form: Form, request: Request) -> None:

@@ -1,6 +1,7 @@
 """Records written to kafka-python's batches in bulk are the records that were meant, to a reader of another library."""
 
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from confluent_kafka import Consumer, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as some
 from kafka import KafkaProducer
+from kafka.partitioner.default import murmur2 as clients_murmur2
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
 from consumer.delivery import bulk
@@ -111,3 +113,19 @@ def test_keys_lead_where_the_client_would_send_them(kafka: LocalKafka, topics: T
             key = b"key %d" % number
             sent = plain.send(topics.jobs, b"", key=key)
             assert sent.get(timeout=READ_S).partition == partition_of_key(key, PARTITIONS)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 5, 36, bulk.SHORT, bulk.SHORT + 1, 10_000])
+def test_keys_are_hashed_as_the_client_does(length: int) -> None:
+    random = Random(length)
+    for _ in range(20):
+        key = random.randbytes(length)
+        assert bulk.murmur2(key) == clients_murmur2(key) & 0x7FFFFFFF
+        assert partition_of_key(key, 7) == bulk.murmur2(key) % 7
+
+
+def test_what_is_long_is_not_remembered() -> None:
+    before = bulk._known_hash.cache_info().currsize, bulk._known_name.cache_info().currsize
+    partition_of_key(bytes(bulk.SHORT + 1), 7)
+    content(None, None, [("n" * (bulk.SHORT + 1), b"")])
+    assert (bulk._known_hash.cache_info().currsize, bulk._known_name.cache_info().currsize) == before

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.pipeline.decode import Decoder
-from consumer.pipeline.forms import MOST, MOST_OF_A_LENGTH
+from consumer.pipeline.forms import MOST, MOST_CHARACTERS, MOST_OF_A_LENGTH
 from consumer.pipeline.job import Form, Job
 from schemas.frames import MOST_FIXED, frame_of
 from schemas.limits import Limits
@@ -125,3 +125,14 @@ def test_no_more_is_remembered_than_a_bound() -> None:
     for number in range(10):
         read(body(np.ones((1, 1)), more={"x": number}), decoder)
     assert [len(alike) for alike in decoder._forms._known.values()] == [MOST_OF_A_LENGTH]
+
+
+@pytest.mark.parametrize(("name", "outputs", "kept"), [("x", 1, 1), ("x" * MOST_CHARACTERS, 1, 0), ("x", 1_024, 0)])
+def test_names_that_are_long_are_not_remembered(name: str, outputs: int, kept: int) -> None:
+    decoder = new()
+    tensor = {"name": name, "datatype": "FP32", "shape": [1], "data": bytes(4)}
+    asked = [{"name": f"{number:04}"} for number in range(outputs)]
+    job, failure = read(msgpack.packb({"inputs": [tensor], "outputs": asked}), decoder)
+    assert failure is None
+    assert isinstance(job.form, Form)
+    assert len(decoder._forms._forms) == kept
