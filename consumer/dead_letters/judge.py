@@ -61,7 +61,7 @@ class Rules:
         if duplicate:  # what becomes of the first becomes of it
             return Verdict.DUPLICATE
         if state is not self.wanted:
-            return Verdict.HANDLED
+            return Verdict.OTHER if state is State.OPEN else Verdict.HANDLED
         return self._replayable(letter) if self.command is Command.REPLAY else Verdict.DUE
 
     def _replayable(self, letter: Letter) -> Verdict:

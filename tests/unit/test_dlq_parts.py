@@ -232,6 +232,12 @@ def test_what_may_be_replayed(found: Letter, state: State, duplicate: bool, verd
     assert replace(RULES, selection=Selection(models=("n",))).judge(found, state, duplicate=duplicate) is Verdict.OTHER
 
 
+def test_where_discarded_ones_are_asked_for_open_ones_are_not_meant() -> None:
+    taken_back = replace(RULES, wanted=State.DISCARDED)
+    verdicts = [taken_back.judge(letter(), state, duplicate=False) for state in State]
+    assert verdicts == [Verdict.OTHER, Verdict.HANDLED, Verdict.DUE]
+
+
 # counts and runs -----------------------------------------------------------------------------------------------------
 
 
