@@ -11,6 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -346,9 +347,33 @@ _FLAT: Final = frozenset({Pairs, list, Token, bytes})  # what a list must not ho
 _LIES: Final = (0, 1, 15, 1_023, 65_535, 2**24, 2**31, 2**32 - 1)
 
 
+class _Body:
+    """What is written of a body, up to where it is long enough: written out, what was multiplied can take gigabytes."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def append(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size > LONGEST:
+            raise _LongEnoughError
+
+    def of(self, write: Callable[[Any], None], document: Any) -> bytes:
+        """All that `write` appends."""
+        with suppress(_LongEnoughError):
+            write(document)
+        return b"".join(self._parts)
+
+
+class _LongEnoughError(Exception):
+    pass
+
+
 def _to_msgpack(document: Any, random: Random) -> bytes:
     lie = random.randrange(40) == 0
-    out: list[bytes] = []
+    out = _Body()
 
     def write(node: Any) -> None:
         kind = type(node)
@@ -371,24 +396,33 @@ def _to_msgpack(document: Any, random: Random) -> bytes:
         else:
             out.append(_PACK(node))
 
-    write(document)
-    return b"".join(out)
+    return out.of(write, document)
 
 
 def _to_json(document: Any, random: Random) -> bytes:
-    def text(node: Any) -> bytes:
+    out = _Body()
+
+    def write(node: Any) -> None:
         kind = type(node)
         if kind is Token:
-            return bytes(node.json)
-        if kind is Pairs:
-            return b"{" + b",".join([text(_as_key(key)) + b":" + text(value) for key, value in node]) + b"}"
-        if kind is list and not _FLAT.isdisjoint(map(type, node)):
-            return b"[" + b",".join([text(inner) for inner in node]) + b"]"
-        if kind is bytes:
-            node = node.decode("latin-1")
-        return json.dumps(node, ensure_ascii=random.random() < 0.7).encode("utf-8", "surrogatepass")
+            out.append(bytes(node.json))
+        elif kind is Pairs:
+            for index, (key, value) in enumerate(node):
+                out.append(b"," if index else b"{")
+                write(_as_key(key))
+                out.append(b":")
+                write(value)
+            out.append(b"}" if node else b"{}")
+        elif kind is list and not _FLAT.isdisjoint(map(type, node)):
+            for index, inner in enumerate(node):
+                out.append(b"," if index else b"[")
+                write(inner)
+            out.append(b"]" if node else b"[]")
+        else:
+            text = node.decode("latin-1") if kind is bytes else node
+            out.append(json.dumps(text, ensure_ascii=random.random() < 0.7).encode("utf-8", "surrogatepass"))
 
-    return text(document)
+    return out.of(write, document)
 
 
 def _as_key(key: Any) -> Any:
