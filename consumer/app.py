@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from consumer import collector
+from consumer.collector import Collector
 from consumer.deadline import Deadline
 from consumer.delivery.acknowledged import AcknowledgedSink
 from consumer.delivery.caution import Caution
@@ -163,6 +163,7 @@ def _serve(settings: Settings, stop: Stop, parts: Parts, on_listening: Callable[
             parking=parts.parking(),
             serving=serving,
             inference=inference,
+            collector=Collector(),
             events=told,
             name=name,
             clock=clock,
@@ -171,7 +172,6 @@ def _serve(settings: Settings, stop: Stop, parts: Parts, on_listening: Callable[
         status.snapshot = replace(status.snapshot, phase="running", turned=clock())
         stop.started()
         source.join()
-        collector.settle()
         loop.run(stop.asked, stop.refresh.taken)
 
 

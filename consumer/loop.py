@@ -7,6 +7,7 @@ models are opened on the loader's; the loop waits for neither.
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from consumer.collector import Collector
 from consumer.deadline import Deadline
 from consumer.delivery.caution import Caution
 from consumer.delivery.dead_letters import dead_letter
@@ -54,6 +55,7 @@ class Loop:
         parking: Parking,
         serving: Serving,
         inference: Inference,
+        collector: Collector,
         events: LoopEvents,
         name: str,
         clock: Callable[[], float],
@@ -68,6 +70,7 @@ class Loop:
         self._parking = parking
         self._serving = serving
         self._inference = inference
+        self._collector = collector
         self._events = events
         self._name = name
         self._clock = clock
@@ -146,6 +149,7 @@ class Loop:
             self._breaker.took(taken)
         for partition, offset in left.items():
             self._source.reread(partition, offset)
+        self._collector.read(int(self._settings.max_in_flight_bytes) - room)
 
     def _reject(self, record: Any) -> None:
         """Bury a record, unread, that has ended the processes that read it."""
