@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -297,7 +298,7 @@ def _repeat_a_tensor(document: Pairs, random: Random) -> None:
 def _reshape(document: Pairs, random: Random) -> None:
     entry = random.choice(_tensors(document))
     shape = random.choice(_SHAPES)
-    _put(entry, "shape", list(shape))
+    _put(entry, "shape", deepcopy(shape))
     if random.random() < 0.8 and all(type(size) is int and size >= 0 for size in shape):
         count = math.prod(shape)
         if count <= 100_001 and (count < 64 or random.random() < 0.05):

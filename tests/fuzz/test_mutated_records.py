@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from types import FrameType
 
@@ -21,7 +22,7 @@ from consumer.models.store import LocalStore
 from schemas.reasons import Reason
 from tests import models_zoo as zoo
 from tests import stores
-from tests.fuzz import options
+from tests.fuzz import mutator, options
 from tests.fuzz.mutator import record
 from tests.fuzz.options import tell
 from tests.fuzz.passage import Passage, read_by_the_client
@@ -73,6 +74,13 @@ def watched() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+def test_a_record_is_the_same_whatever_was_made_before() -> None:
+    before = deepcopy(mutator._SHAPES)
+    for number in range(6_000):
+        record(3, number)
+    assert before == mutator._SHAPES
 
 
 @pytest.mark.timeout(4 * 3_600)
